@@ -1,0 +1,1 @@
+"""One domain's side: the only room that sees interactions."""

@@ -1,0 +1,1 @@
+"""The federation's side: aggregates adapters, never sees an interaction."""

@@ -1,0 +1,49 @@
+"""Aggregators: pairs of pure functions. The caller owns the state between rounds."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shared.errors import FederationError
+from shared.payload import AdapterUpdate, Tensors
+
+
+class Aggregator(NamedTuple):
+    """``init() -> memory``; ``apply(memory, updates) -> (delta, memory)``; ``note`` goes into the log."""
+
+    init: Callable[[], Any]
+    apply: Callable[[Any, Iterable[AdapterUpdate]], tuple[Tensors, Any]]
+    note: str
+
+
+def weighted_mean(cap: float, note: str = "exact: A is common and frozen, mean(B) A = mean(B A)") -> Aggregator:
+    """Mean of domain deltas; no domain weighs more than ``cap``.
+
+    Holds one running sum, so memory is one adapter whatever the number of clients. Exact for LoRA only
+    while A is common to all clients: mean(B) A = mean(B A) (FFA-LoRA, arXiv 2403.12313).
+    Raises FederationError when no update came.
+    """
+
+    def apply(memory: None, updates: Iterable[AdapterUpdate]) -> tuple[Tensors, None]:
+        total = 0.0
+        sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
+        for update in updates:
+            weight = min(update.weight, cap)
+            total += weight
+            for key, value in update.delta.items():
+                part = weight * value.astype(np.float64)
+                sums[key] = sums[key] + part if key in sums else part
+        if total == 0:
+            raise FederationError("no usable update this round; keep the last adapter and retry")
+        return {key: (value / total).astype(np.float32) for key, value in sums.items()}, None
+
+    return Aggregator(init=lambda: None, apply=apply, note=note)
+
+
+def fedavg(cap: float) -> Aggregator:
+    """The named baseline: A and B averaged apart. Inexact: mean(B) mean(A) != mean(B A)."""
+    return weighted_mean(cap, note="inexact: A and B are averaged apart, mean(B) mean(A) != mean(B A)")
+
+
+AGGREGATORS = {"ffa": weighted_mean, "fedavg": fedavg}

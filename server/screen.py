@@ -1,0 +1,39 @@
+"""Drops what cannot be aggregated, with a reason for each."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.errors import PayloadError
+from shared.payload import AdapterUpdate, Task, check_like
+
+
+def screen(
+    updates: Iterable[AdapterUpdate],
+    task: Task,
+    released: dict[str, npt.NDArray[Any]],
+    refuse: Callable[[str, str], None],
+) -> Iterator[AdapterUpdate]:
+    """Pass usable updates on; tell ``refuse(domain, reason)`` of every other one."""
+    seen: set[str] = set()
+    for update in updates:
+        try:
+            if update.round != task.round:
+                raise PayloadError(f"answers round {update.round}, this is round {task.round}")
+            if update.base != task.base:
+                raise PayloadError("was trained on another base model; both sides must run the same plan")
+            if not (math.isfinite(update.weight) and update.weight > 0):
+                raise PayloadError(f"declares weight {update.weight}, expected a positive number")
+            if update.domain in seen:
+                raise PayloadError("answered this round already")
+            check_like(update.delta, released, "the update")
+            if not any(np.any(value) for value in update.delta.values()):
+                raise PayloadError("is all zeros: its training moved nothing")
+        except PayloadError as error:
+            refuse(update.domain, str(error))
+            continue
+        seen.add(update.domain)
+        yield update

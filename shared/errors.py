@@ -1,0 +1,43 @@
+"""The error tree. A message says what was expected, what came, and what to do.
+
+IsthmusError
++-- ConfigError       a setting is unknown, malformed or contradicts another
++-- DataError         a file of a domain cannot be used at all
++-- BaseModelError    the frozen base is missing, altered, or not a BERT
++-- PayloadError      bytes from a peer do not hold what the protocol promises
++-- TrainingError     training moved nothing, or ran into numbers that are not finite
++-- BudgetError       a task would spend more privacy than the data owner allows
++-- FederationError   a round or a run of the federation failed
+"""
+
+
+class IsthmusError(Exception):
+    """Anything the user can mend; printed as one line, never as a traceback."""
+
+
+class ConfigError(IsthmusError):
+    """A setting is unknown, malformed or contradicts another."""
+
+
+class DataError(IsthmusError):
+    """A file of a domain cannot be used at all."""
+
+
+class BaseModelError(IsthmusError):
+    """The frozen base is missing, altered, or not a BERT."""
+
+
+class PayloadError(IsthmusError):
+    """Bytes from a peer do not hold what the protocol promises."""
+
+
+class TrainingError(IsthmusError):
+    """Training moved nothing, or ran into numbers that are not finite."""
+
+
+class BudgetError(IsthmusError):
+    """A task would spend more privacy than the data owner allows."""
+
+
+class FederationError(IsthmusError):
+    """A round or a run of the federation failed."""

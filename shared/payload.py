@@ -1,0 +1,122 @@
+"""The only two values that cross between server and client, and their bytes.
+
+Bytes are safetensors with a JSON header; what a peer sends is parsed with limits and checked
+against the tensors we hold before anything uses it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from shared.errors import ConfigError, PayloadError
+from shared.plan import Plan, plan_from_json
+
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+MAX_BYTES = 256 * 2**20
+MAX_HEADER = 4 * 2**20
+TASK_KINDS = ("train", "finish")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Server to client. ``train``: one round from this adapter. ``finish``: keep it, nothing to send back."""
+
+    kind: str
+    round: int
+    plan: Plan
+    adapter: Tensors
+    base: str  # fingerprint of the frozen base and its split
+
+
+@dataclass(frozen=True)
+class AdapterUpdate:
+    """Client to server: what changed, and a declared coarse weight (a power of two, never a user count)."""
+
+    domain: str
+    round: int
+    delta: Tensors
+    weight: float
+    base: str
+
+
+def task_to_bytes(task: Task) -> bytes:
+    head = {"kind": task.kind, "round": str(task.round), "plan": task.plan.to_json(), "base": task.base}
+    return save(task.adapter, metadata=head)
+
+
+def task_from_bytes(raw: bytes) -> Task:
+    """Raises PayloadError when the bytes are no task of this protocol."""
+    head, tensors = _open(raw)
+    kind = _text(head, "kind")
+    if kind not in TASK_KINDS:
+        raise PayloadError(f"expected a task of kind {' or '.join(TASK_KINDS)}, found {kind[:40]!r}")
+    try:
+        plan = plan_from_json(_text(head, "plan"))
+    except ConfigError as error:
+        raise PayloadError(f"the task's plan cannot be used: {error}") from None
+    return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"))
+
+
+def update_to_bytes(update: AdapterUpdate) -> bytes:
+    head = {"domain": update.domain, "round": str(update.round), "weight": repr(update.weight), "base": update.base}
+    return save(update.delta, metadata=head)
+
+
+def update_from_bytes(raw: bytes) -> AdapterUpdate:
+    """Raises PayloadError when the bytes are no update of this protocol."""
+    head, tensors = _open(raw)
+    try:
+        weight = float(_text(head, "weight"))
+    except ValueError:
+        raise PayloadError("expected a number as the update's weight; drop this update") from None
+    return AdapterUpdate(_text(head, "domain"), _count(head, "round"), tensors, weight, _text(head, "base"))
+
+
+def check_like(tensors: Tensors, like: Mapping[str, npt.NDArray[Any]], what: str) -> None:
+    """Same names, same shapes, all finite; else PayloadError naming the first tensor that is wrong."""
+    if missing := sorted(like.keys() - tensors.keys()):
+        raise PayloadError(f"{what} lacks tensor {missing[0]!r}; both sides must run the same plan")
+    if extra := sorted(tensors.keys() - like.keys()):
+        raise PayloadError(f"{what} holds an unknown tensor {extra[0][:80]!r}; both sides must run the same plan")
+    for key, value in tensors.items():
+        if value.shape != like[key].shape:
+            raise PayloadError(f"{what}: {key} has shape {value.shape}, expected {like[key].shape}")
+        if not np.isfinite(value).all():
+            raise PayloadError(f"{what}: {key} holds numbers that are not finite")
+
+
+def _open(raw: bytes) -> tuple[dict[str, str], Tensors]:
+    if len(raw) > MAX_BYTES:
+        raise PayloadError(f"expected at most {MAX_BYTES} bytes, found {len(raw)}")
+    if len(raw) < 8 or int.from_bytes(raw[:8], "little") > min(MAX_HEADER, len(raw) - 8):
+        raise PayloadError("expected safetensors, found a header that does not fit; the message is damaged")
+    size = int.from_bytes(raw[:8], "little")
+    try:
+        head = json.loads(raw[8 : 8 + size]).get("__metadata__", {})
+        tensors = load(raw)
+    except (SafetensorError, ValueError, AttributeError, KeyError, RecursionError):
+        raise PayloadError("expected safetensors, found something else; the message is damaged") from None
+    if wrong := sorted(key for key, value in tensors.items() if value.dtype != np.float32):
+        raise PayloadError(f"expected float32 tensors, found {tensors[wrong[0]].dtype} in {wrong[0][:80]!r}")
+    return head, tensors
+
+
+def _text(head: dict[str, str], key: str) -> str:
+    value = head.get(key)
+    if not isinstance(value, str):
+        raise PayloadError(f"the message has no {key!r}; both sides must run the same version")
+    return value
+
+
+def _count(head: dict[str, str], key: str) -> int:
+    value = _text(head, key)
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise PayloadError(f"expected a whole number as {key!r}, found {value[:40]!r}")
+    return int(value)

@@ -1,0 +1,185 @@
+"""What a federation agrees on before it starts; travels with every task, saved with every adapter.
+
+Each section is a frozen dataclass with the defaults we would run. The data owner checks a plan that
+arrives (``client/budget.py``) and may refuse it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from shared.config import Table, read_section
+from shared.errors import ConfigError
+
+SIMILARITIES = ("cosine", "dot", "euclidean")
+LOSSES = ("softmax", "bce", "mse", "bpr")
+FAMILIES = ("ffa", "fedavg")
+LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """The frozen base, where it is split, the adapters on its top, and the towers above them."""
+
+    base: str = "minilm"  # "minilm" (embedded), a hub id or a path of any BERT-type checkpoint
+    max_tokens: int = 64
+    top_layers: int = 2  # layers that carry adapters; everything below is cached
+    rank: int = 8
+    alpha: float = 16.0
+    lora_dropout: float = 0.0
+    targets: tuple[str, ...] = ("query", "value", "intermediate.dense", "output.dense")
+    similarity: str = "cosine"
+    hidden: int = 256  # width of the item tower's ReLU layer
+    width: int = 128  # width of the sequence tower
+    blocks: int = 2
+    heads: int = 4
+    dropout: float = 0.2
+    max_history: int = 50
+    recency: float = 0.8  # weight of the last but one item relative to the last
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """One local training: how long, how fast, towards which loss."""
+
+    loss: str = "softmax"
+    negatives: int = 0  # sampled from the public catalogue; 0 = the whole catalogue (softmax only)
+    batch_users: int = 128
+    epochs: int = 8  # most epochs of a training that stops early
+    round_epochs: int = 1  # epochs of one federated round
+    personal_epochs: int = 4  # most epochs of the private fine-tuning after the last round
+    patience: int = 2  # epochs without a better validation NDCG@10 before stopping
+    lr: float = 1e-3
+    lora_lr: float = 3e-4
+    warmup: float = 0.1  # part of the steps
+    weight_decay: float = 0.01
+    encode_every: int = 25  # user batches per pass of the catalogue through the adapted layers
+    encode_items: int = 2048  # items whose gradient is pushed into the adapters per pass
+
+
+@dataclass(frozen=True)
+class AdversaryPlan:
+    """Adversarial training; ``weight`` 0 turns it off."""
+
+    weight: float = 0.0  # of the adversarial loss beside the clean one
+    radius: float = 0.3  # L2 norm of the perturbation relative to an item vector's norm
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """User-level DP-SGD; ``epsilon`` 0 turns it off. The unit is one user of one domain."""
+
+    epsilon: float = 0.0  # for the whole run, all rounds
+    delta: float = 1e-5
+    clip_norm: float = 1.0  # L2 bound of one user's gradient
+    lot_users: int = 256  # expected users in a Poisson sample
+    steps: int = 10  # noisy steps a round
+    events: int = 8  # most recent events of a user that take part
+    negatives: int = 24  # public items a user is compared with
+    lr: float = 5e-3
+    secure_noise: bool = True  # False draws noise from the run's seed: simulations only
+
+
+@dataclass(frozen=True)
+class FederationPlan:
+    """The rounds and the rule that joins their updates."""
+
+    seed: int = 7
+    rounds: int = 3
+    family: str = "ffa"
+    weight_cap: float = 4096.0  # no domain weighs more than this many users
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the members of a federation must have in common."""
+
+    model: ModelPlan = field(default_factory=ModelPlan)
+    train: TrainPlan = field(default_factory=TrainPlan)
+    adversary: AdversaryPlan = field(default_factory=AdversaryPlan)
+    privacy: PrivacyPlan = field(default_factory=PrivacyPlan)
+    federation: FederationPlan = field(default_factory=FederationPlan)
+
+    @property
+    def private(self) -> bool:
+        return self.privacy.epsilon > 0
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "model": ModelPlan,
+    "train": TrainPlan,
+    "adversary": AdversaryPlan,
+    "privacy": PrivacyPlan,
+    "federation": FederationPlan,
+}
+
+
+def read_plan(table: Table) -> Plan:
+    """Build and check a plan from ``{section: {key: value}}``. Raises ConfigError."""
+    if unknown := sorted(table.keys() - SECTIONS.keys()):
+        raise ConfigError(f"settings have no section [{unknown[0]}]; they know {', '.join(SECTIONS)}")
+    plan = Plan(**{name: read_section(cls, table.get(name, {}), name) for name, cls in SECTIONS.items()})
+    _check(plan)
+    return plan
+
+
+def plan_from_json(text: str) -> Plan:
+    """The plan a peer sent. Raises ConfigError when it does not parse or does not hold together."""
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfigError("expected a plan as JSON, found something else; update both sides") from None
+    if not isinstance(table, dict) or not all(isinstance(part, dict) for part in table.values()):
+        raise ConfigError("expected a plan as a JSON object of sections; update both sides")
+    return read_plan(table)
+
+
+def _check(plan: Plan) -> None:
+    _one_of("model.similarity", plan.model.similarity, SIMILARITIES)
+    _one_of("train.loss", plan.train.loss, LOSSES)
+    _one_of("federation.family", plan.federation.family, FAMILIES)
+    for target in plan.model.targets:
+        _one_of("model.targets", target, LORA_TARGETS)
+    if plan.train.loss != "softmax" and plan.train.negatives == 0 and not plan.private:
+        raise ConfigError(f"train.loss={plan.train.loss} needs sampled negatives: set train.negatives to 1 or more")
+    if plan.private and plan.federation.family != "ffa":
+        raise ConfigError("privacy.epsilon needs federation.family=ffa: noise on A and B apart multiplies")
+    for name in ("model", "train", "adversary", "privacy", "federation"):
+        section = getattr(plan, name)
+        for item in fields(section):
+            value = getattr(section, item.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                _at_least(f"{name}.{item.name}", value, LOWEST.get(f"{name}.{item.name}", 0))
+    if plan.model.width % plan.model.heads:
+        raise ConfigError(f"model.width {plan.model.width} must be a multiple of model.heads {plan.model.heads}")
+    for key, value in (("model.dropout", plan.model.dropout), ("model.lora_dropout", plan.model.lora_dropout)):
+        if value >= 1:
+            raise ConfigError(f"{key}: expected less than 1, found {value}")
+    if not 0 < plan.privacy.delta < 1:
+        raise ConfigError(f"privacy.delta: expected a probability between 0 and 1, found {plan.privacy.delta}")
+
+
+# The least value of a setting where it is not 0.
+LOWEST: dict[str, float] = {
+    **{f"model.{key}": 1 for key in ("max_tokens", "top_layers", "rank", "hidden", "width", "heads", "max_history")},
+    **{f"train.{key}": 1 for key in ("batch_users", "epochs", "round_epochs", "encode_every", "encode_items")},
+    **{f"privacy.{key}": 1 for key in ("lot_users", "steps", "events", "negatives")},
+    "model.max_tokens": 3,
+    "model.alpha": 1e-6,
+    "privacy.clip_norm": 1e-6,
+    "privacy.events": 2,
+    "federation.weight_cap": 1,
+}
+
+
+def _at_least(where: str, value: float, least: float) -> None:
+    if not least <= value < float("inf"):
+        raise ConfigError(f"{where}: expected at least {least:g}, found {value}")
+
+
+def _one_of(where: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"{where}: expected one of {', '.join(known)}, found {value!r}")

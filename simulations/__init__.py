@@ -1,0 +1,1 @@
+"""Whole federations on one machine, to learn from and to compare."""
