@@ -35,6 +35,8 @@ class ModelPlan:
     heads: int = 4
     dropout: float = 0.2
     max_history: int = 50
+    item_embedding: bool = True  # private item-id residual
+    user_embedding: bool = False  # private user-id residual
     recency: float = 0.8  # weight of the last but one item relative to the last
 
 

@@ -1,0 +1,161 @@
+"""Interactions of a domain as columns of numbers: ids become row numbers here; bad rows are counted and stay out."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.catalog import Catalog, behaviour_code, read_catalog
+from shared.errors import DataError
+from shared.tables import Mask, Problem, Report, Table, find_table, first_of_each, problem, read_table
+
+DAY_S = 86_400.0
+MOST_SECONDS = 1e11  # the year 5138: a larger median is not in seconds but in milliseconds, or finer
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Rows sorted by user, then time; unknown times come first, and ties keep the order of the file.
+
+    Rows of unknown time count as the oldest so that none of them becomes the target of a test by accident.
+    """
+
+    user_ids: tuple[str, ...]
+    users: NDArray[np.int32]  # (n,) position in user_ids
+    items: NDArray[np.int32]  # (n,) row of the catalogue
+    behaviours: NDArray[np.int8]  # (n,) position in BEHAVIOURS
+    times: NDArray[np.float64]  # (n,) unix seconds, or positions; NaN = unknown
+    weights: NDArray[np.float32]  # (n,) as the file gives them (rating, play count); 1 where it does not
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A data owner's folder, read."""
+
+    name: str
+    folder: Path
+    catalog: Catalog
+    interactions: Interactions
+    reports: tuple[Report, ...]
+
+    def describe(self) -> str:
+        """Summary for people, several lines: how much there is, and what was wrong, by kind."""
+        seen = len(np.unique(self.interactions.items))
+        head = (
+            f"{self.name}: {len(self.interactions.user_ids):,} users, {len(self.catalog):,} items "
+            f"({seen:,} with interactions), {len(self.interactions):,} interactions"
+        )
+        return "\n".join([head, *(f"  {line}" for report in self.reports for line in report.lines())])
+
+
+def read_domain(folder: Path, name: str | None = None, template: str | None = None) -> Domain:
+    """Catalogue and interactions of a folder. Raises DataError when a file cannot be used; changes nothing on disk."""
+    catalog, catalog_report = read_catalog(folder, name, template)
+    path = find_table(folder, "inter", "interactions", Path(catalog_report.file).stem)
+    interactions, report = read_interactions(path, catalog)
+    return Domain(catalog.domain, folder, catalog, interactions, (catalog_report, report))
+
+
+def read_interactions(path: Path, catalog: Catalog, now_s: float | None = None) -> tuple[Interactions, Report]:
+    """Usable rows of one file and what was wrong with the others; ``now_s`` (unix) decides what lies in the future."""
+    table = read_table(path, ("user_id", "item_id"))
+    users, user_ids = table.codes("user_id")
+    items, _ = table.codes("item_id", catalog.ids)
+    behaviours, names, unknown = _behaviours(table)
+    times, time_problems = _times(table)
+    weights, weight_problems = _weights(table)
+    future = times > (time.time() if now_s is None else now_s) + DAY_S
+    repeated = ~first_of_each(users, items, names, times)
+    kept, drops = _drop(
+        table,
+        ("user or item id missing", table.missing("user_id") | table.missing("item_id")),
+        ("user or item id that is not UTF-8", table.damaged("user_id") | table.damaged("item_id")),
+        ("item that is not in the catalogue", items < 0),
+        ("timestamp in the future", future),
+    )
+    again = kept & repeated
+    kept &= ~repeated
+    problems = (
+        *table.problems,
+        *drops,
+        *problem("row given again", "kept once", table.lines[again]),
+        *problem("behaviour with an unknown name", 'kept as "other"', table.lines[unknown & kept]),
+        *time_problems,
+        *weight_problems,
+    )
+    if not kept.any():
+        raise DataError(_nothing_left(path, table, problems))
+    order = np.flatnonzero(kept)
+    order = order[np.lexsort((np.where(np.isnan(times), -np.inf, times)[order], users[order]))]
+    present, dense = np.unique(users[order], return_inverse=True)
+    interactions = Interactions(
+        tuple(user_ids[code] for code in present),
+        dense.astype(np.int32),
+        items[order],
+        behaviours[order],
+        times[order],
+        weights[order],
+    )
+    return interactions, Report(path.name, table.rows_read, len(interactions), problems)
+
+
+def _drop(table: Table, *rules: tuple[str, Mask]) -> tuple[Mask, tuple[Problem, ...]]:
+    """Which rows are left, and a problem for each rule; a row counts under the first rule that it breaks."""
+    kept = np.ones(len(table), dtype=bool)
+    problems: tuple[Problem, ...] = ()
+    for kind, broken in rules:
+        problems += problem(kind, "dropped", table.lines[kept & broken])
+        kept &= ~broken
+    return kept, problems
+
+
+def _nothing_left(path: Path, table: Table, problems: tuple[Problem, ...]) -> str:
+    why = "; ".join(f"{p.count:,} x {p.kind}" for p in problems) or "the file has no rows"
+    return (
+        f"{path}: expected at least one usable interaction, found none in {table.rows_read:,} rows ({why}); mend these"
+    )
+
+
+def _behaviours(table: Table) -> tuple[NDArray[np.int8], NDArray[np.int32], Mask]:
+    """Code of each row, the file's own numbering of its names, and which rows have a name nobody knows."""
+    column = next((name for name in ("behavior", "behaviour") if name in table.types), None)
+    if column is None:
+        none = np.zeros(len(table), dtype=np.int32)
+        return none.astype(np.int8), none, none.astype(bool)
+    names, known = table.codes(column)
+    codes = np.array([*(behaviour_code(name) for name in known), 0], dtype=np.int8)  # the last: an empty cell
+    strange = np.array([*(code == 0 and name.lower() != "other" for code, name in zip(codes, known, strict=False)), 0])
+    return codes[names], names, strange.astype(bool)[names]
+
+
+def _times(table: Table) -> tuple[NDArray[np.float64], tuple[Problem, ...]]:
+    """Unix seconds (or whatever order the file gives), NaN = unknown; finer units are brought to seconds."""
+    if "timestamp" not in table.types:
+        return np.full(len(table), np.nan), ()
+    times, bad = table.numbers("timestamp")
+    bad |= np.isinf(times)
+    times = np.where(bad, np.nan, times)
+    problems = problem("unreadable timestamp", "kept, time unknown", table.lines[bad])
+    finer = 1.0
+    while np.isfinite(times).any() and np.nanmedian(times) / finer > MOST_SECONDS:
+        finer *= 1000.0
+    if finer > 1.0:
+        given = table.lines[np.isfinite(times)]
+        problems += problem("timestamp in a finer unit than seconds", f"kept, divided by {finer:,.0f}", given)
+    return times / finer, problems
+
+
+def _weights(table: Table) -> tuple[NDArray[np.float32], tuple[Problem, ...]]:
+    """Weight or rating of each row as given; 1 where there is none or none that makes sense."""
+    column = next((name for name in ("weight", "rating") if name in table.types), None)
+    if column is None:
+        return np.ones(len(table), dtype=np.float32), ()
+    values, bad = table.numbers(column)
+    bad |= (values < 0) | (values > np.finfo(np.float32).max)
+    weights = np.where(bad | np.isnan(values), 1.0, values).astype(np.float32)
+    return weights, problem(f"{column} that is no number, negative or infinite", "kept with weight 1", table.lines[bad])

@@ -1,0 +1,236 @@
+"""The training loop without privacy; reads from top to bottom.
+
+The catalogue is encoded once per ``encode_every`` user batches; the gradient of the item matrix gathers
+meanwhile and is pushed back through the adapted layers in one go (gradient caching, arXiv 2101.06983).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from client.adversary import worst_case
+from client.batches import interleave, pad, shuffled, windows
+from client.corpus import Corpus
+from client.evaluate import evaluate
+from client.losses import LOSSES
+from shared.errors import TrainingError
+from shared.model import Batch, Private, Recommender, positions_logits, shared_parameters
+from shared.plan import Plan
+from shared.seeding import stream, torch_stream
+
+Tick = Callable[[str, int, int], None]  # (what, done, total)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training came to."""
+
+    epochs: int  # of the weights that were kept
+    loss: float  # mean per position, last epoch
+    valid: tuple[float, ...]  # validation NDCG@10: before, then after each epoch; empty without early stopping
+
+
+def train(
+    model: Recommender,
+    corpora: Sequence[Corpus],
+    privates: Sequence[Private | None],
+    plan: Plan,
+    *,
+    epochs: int,
+    place: tuple[str | int, ...],
+    early_stopping: bool,
+    released: frozenset[str] | None = None,
+    tick: Tick | None = None,
+) -> Outcome:
+    """Train in place on one domain, or on several pooled.
+
+    ``place`` names the random streams. With ``early_stopping`` the best state by mean validation NDCG@10 is
+    kept, the start included. Raises TrainingError on a loss that is not finite.
+    """
+    seed = plan.federation.seed
+    draw = stream(seed, *place, "batches")
+    data = [windows(corpus.split.train, model.plan.max_history) for corpus in corpora]
+    total = epochs * sum(math.ceil(len(users) / plan.train.batch_users) for _, users in data)
+    if total == 0:
+        raise TrainingError(f"{', '.join(c.name for c in corpora)}: no user has two training events; nothing to learn")
+    towers, lora = _optimizers(model, privates, plan, total, released)
+    catalogues = [_Catalogue(model, corpus, plan) for corpus in corpora]
+    valid = [_validate(model, catalogues, privates)] if early_stopping else []
+    best = _snapshot(model, privates) if early_stopping else None
+    kept = done = 0
+    loss = math.nan
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_stream(seed, *place, "dropout").initial_seed())
+        for epoch in range(1, epochs + 1):
+            queues = [shuffled(np.diff(rows.offsets), plan.train.batch_users, draw) for rows, _ in data]
+            sums = np.zeros(2)
+            for which in interleave([len(queue) for queue in queues], draw):
+                rows, users = data[which]
+                picked = queues[which].pop()
+                batch = pad(rows, picked, users[picked], model.plan.max_history + 1)
+                model.train()
+                sums += _batch_step(model, catalogues[which], privates[which], batch, plan, draw, towers)
+                if catalogues[which].steps >= plan.train.encode_every:
+                    catalogues[which].push(lora)
+                done += 1
+                if tick is not None:
+                    tick(f"epoch {epoch}/{epochs}", done, total)
+            for catalogue in catalogues:
+                catalogue.push(lora)
+            loss = float(sums[0] / max(sums[1], 1))
+            if not math.isfinite(loss):
+                raise TrainingError(f"the loss is {loss} in epoch {epoch}; lower train.lr or train.lora_lr")
+            if best is None:
+                kept = epoch
+                continue
+            valid.append(_validate(model, catalogues, privates))
+            if valid[-1] > max(valid[:-1]):
+                best, kept = _snapshot(model, privates), epoch
+            elif epoch - kept >= plan.train.patience:
+                break
+    if best is not None:
+        _restore(model, privates, best)
+    model.eval()
+    return Outcome(kept, loss, tuple(valid))
+
+
+def _batch_step(
+    model: Recommender,
+    catalogue: "_Catalogue",
+    private: Private | None,
+    batch: Batch,
+    plan: Plan,
+    draw: np.random.Generator,
+    towers: "_Optimizer",
+) -> tuple[float, int]:
+    """One step of everything above the encoder; (sum of the losses, positions)."""
+    row, event = batch.mask[:, 1:].nonzero(as_tuple=True)
+    at = (row, event)
+    targets = batch.items[:, 1:][at]
+    past = Batch(batch.users, batch.items[:, :-1], batch.behaviours[:, :-1], batch.mask[:, :-1])
+    negatives = None
+    if plan.train.negatives:
+        negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
+
+    def loss_at(x: torch.Tensor) -> torch.Tensor:
+        v = model.items(x) if private is None else private.items(model.items(x))
+        logits = positions_logits(model, catalogue.space, x, v, past, at, private)
+        return _loss(logits, targets, negatives, plan.train.loss)
+
+    loss = loss_at(catalogue.leaf)
+    whole = loss
+    if plan.adversary.weight:
+        shift = worst_case(loss_at, catalogue.leaf, plan.adversary.radius)
+        whole = loss + plan.adversary.weight * loss_at(catalogue.leaf + shift)
+    (whole / max(len(targets), 1)).backward()
+    towers.step()
+    catalogue.steps += 1
+    return float(loss.detach()), len(targets)
+
+
+def _loss(logits: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor | None, name: str) -> torch.Tensor:
+    """Sum over positions; without ``negatives`` the softmax runs over the whole catalogue."""
+    if negatives is None:
+        return F.cross_entropy(logits, targets, reduction="sum")
+    positive = logits.gather(1, targets[:, None]).squeeze(1)
+    return LOSSES[name](positive, logits[:, negatives], negatives != targets[:, None]).sum()
+
+
+class _Catalogue:
+    """Item vectors of one domain as a leaf of the graph, and the way back into the encoder."""
+
+    def __init__(self, model: Recommender, corpus: Corpus, plan: Plan) -> None:
+        self.model, self.corpus, self.space = model, corpus, corpus.space
+        self.part = min(plan.train.encode_items, len(corpus.space))
+        self.still = plan.train.lora_lr == 0
+        self.steps = 0
+        self.leaf = model.encode(self.space).requires_grad_(not self.still)
+
+    def push(self, optimizer: "_Optimizer | None") -> None:
+        """Send the gathered gradient of some items through the adapted layers, step, encode anew.
+
+        The items with the largest gradients go: most of a catalogue has next to none.
+        """
+        if self.still or self.steps == 0 or self.leaf.grad is None or optimizer is None:
+            return
+        grad = self.leaf.grad / self.steps
+        rows = torch.topk(grad.norm(dim=1), self.part).indices.sort().values.numpy()
+        for part in self.space.states.batches(rows):
+            x = self.space.whitening(self.model.encode_part(self.space.states, part))
+            x.backward(grad[part])
+        optimizer.step()
+        self.leaf = self.model.encode(self.space).requires_grad_(True)
+        self.steps = 0
+
+
+class _Optimizer:
+    """AdamW with linear warm-up and decay, gradients clipped to length 1 and cleared after each step."""
+
+    def __init__(self, groups: list[dict[str, object]], steps: int, plan: Plan) -> None:
+        self.inner = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        warm = max(1, int(plan.train.warmup * steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.inner, lambda step: min((step + 1) / warm, max(0.05, 1 - (step - warm) / max(steps - warm, 1)))
+        )
+
+    def step(self) -> None:
+        for group in self.inner.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1.0)
+        self.inner.step()
+        self.schedule.step()
+        self.inner.zero_grad(set_to_none=True)
+
+
+def _optimizers(
+    model: Recommender, privates: Sequence[Private | None], plan: Plan, steps: int, released: frozenset[str] | None
+) -> tuple[_Optimizer, _Optimizer | None]:
+    named = shared_parameters(model)
+    for name, parameter in named.items():
+        parameter.requires_grad_(released is None or name in released)
+    free = {name: value for name, value in named.items() if value.requires_grad}
+    decay, rate = plan.train.weight_decay, plan.train.lr
+    groups: list[dict[str, object]] = [
+        {"params": [v for n, v in free.items() if ".lora_" not in n], "lr": rate, "weight_decay": decay}
+    ]
+    own = [private for private in privates if private is not None]
+    if own:
+        bias = [p for private in own for p in (private.bias, private.strength)]
+        groups.append({"params": bias, "lr": 10 * rate, "weight_decay": 0.0})
+        tables = [t.weight for private in own for t in (private.item, private.user) if t is not None]
+        groups.append({"params": tables, "lr": rate, "weight_decay": decay})
+    lora = [value for name, value in free.items() if ".lora_" in name]
+    if not lora or plan.train.lora_lr == 0:
+        return _Optimizer(groups, steps, plan), None
+    pushes = math.ceil(steps / plan.train.encode_every)
+    return _Optimizer(groups, steps, plan), _Optimizer([{"params": lora, "lr": plan.train.lora_lr}], pushes, plan)
+
+
+def _validate(model: Recommender, catalogues: Sequence["_Catalogue"], privates: Sequence[Private | None]) -> float:
+    """Mean NDCG@10 over the domains' validation cases; never a test case."""
+    scores = [
+        evaluate(model, own.corpus, own.corpus.split.valid, private, own.leaf.detach())["ndcg@10"]
+        for own, private in zip(catalogues, privates, strict=True)
+    ]
+    return float(np.mean(scores))
+
+
+Snapshot = tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor] | None]]
+
+
+def _snapshot(model: Recommender, privates: Sequence[Private | None]) -> Snapshot:
+    shared = {name: value.detach().clone() for name, value in shared_parameters(model).items()}
+    return shared, [None if private is None else deepcopy(private.state_dict()) for private in privates]
+
+
+def _restore(model: Recommender, privates: Sequence[Private | None], kept: Snapshot) -> None:
+    for name, value in shared_parameters(model).items():
+        value.data.copy_(kept[0][name])
+    for private, state in zip(privates, kept[1], strict=True):
+        if private is not None and state is not None:
+            private.load_state_dict(state)

@@ -1,0 +1,115 @@
+"""The data owner's resident process: a domain behind gRPC on a private Unix socket.
+
+It alone holds data, model and ledger; it checks each task, refuses what it must and answers bytes.
+"""
+
+import shutil
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+
+from shared.errors import DataError, IsthmusError
+from shared.payload import MAX_BYTES, AdapterUpdate, Task, task_from_bytes, update_to_bytes
+
+SERVICE, METHOD = "isthmus.Worker", "Handle"
+FRAME = 2**20  # room for gRPC's own framing above the payload's limit
+INSIDE = "failed inside; see the domain's log"
+OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_BYTES + FRAME),
+    ("grpc.max_send_message_length", MAX_BYTES + FRAME),
+]
+
+
+class Member(Protocol):
+    """One domain, resident between rounds. Raises IsthmusError subclasses (PayloadError, BudgetError, ...)."""
+
+    def train(self, task: Task) -> AdapterUpdate: ...
+
+    def finish(self, task: Task) -> None:
+        """Keep the final adapter, fine-tune in private, evaluate at home."""
+
+
+class Refusal(Exception):
+    """The reason that goes back to the server; holds nothing private."""
+
+
+@dataclass
+class Desk:
+    """Takes one task at a time, from whichever relay hands it in."""
+
+    member: Member
+    log: Path  # the domain's own; tracebacks and private reasons go nowhere else
+    say: Callable[[str], None] = lambda line: None
+    finished: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, raw: bytes) -> bytes:
+        """Bytes of the update; none for a ``finish`` task. Raises Refusal."""
+        try:
+            return self._do(task_from_bytes(raw))
+        except DataError as error:
+            # It may quote a row of the domain's data: the server is told that it failed, not how.
+            self._keep(str(error))
+            raise Refusal(INSIDE) from None
+        except IsthmusError as error:
+            self.say(f"refused a task: {error}")
+            raise Refusal(str(error)) from None
+        except Exception:
+            self._keep(traceback.format_exc())
+            raise Refusal(INSIDE) from None
+
+    def _do(self, task: Task) -> bytes:
+        start = time.monotonic()
+        if task.kind == "finish":
+            self.member.finish(task)
+            self.say(f"kept the final adapter ({time.monotonic() - start:.1f} s)")
+            self.finished.set()
+            return b""
+        answer = update_to_bytes(self.member.train(task))
+        self.say(f"round {task.round}: trained and answered ({time.monotonic() - start:.1f} s)")
+        return answer
+
+    def _keep(self, text: str) -> None:
+        self.say(f"a task failed; the reason is in {self.log}")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.touch(mode=0o600)
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text.rstrip()}\n")
+
+    def handle(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
+        """gRPC's side of ``answer``: a refusal becomes FAILED_PRECONDITION with the reason."""
+        with self.lock:
+            if not context.is_active():  # its caller gave up while it queued: spend nothing on it
+                return b""
+            try:
+                return self.answer(raw)
+            except Refusal as refusal:
+                reason = str(refusal)[:1000]  # gRPC carries it in a header of at most 8 KB
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason)
+        raise AssertionError("abort raises")
+
+
+@contextmanager
+def serving(desk: Desk) -> Iterator[Path]:
+    """Serve the desk until the block ends; yields the socket's path, in a directory only we may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="isthmus-"))  # 0700; short, for a socket's path ends at 107 bytes
+    socket = folder / "worker"
+    server = grpc.server(ThreadPoolExecutor(max_workers=4), options=OPTIONS)
+    method = grpc.unary_unary_rpc_method_handler(desk.handle)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {METHOD: method}),))
+    try:
+        server.add_insecure_port(f"unix:{socket}")
+        server.start()
+        yield socket
+    finally:
+        server.stop(grace=1.0).wait()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,211 @@
+"""The one place that puts prefix, adapted top layers and towers together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from shared.catalog import BEHAVIOURS
+from shared.lora import TopLayers, attach, lora_parameters
+from shared.payload import Tensors
+from shared.plan import ModelPlan, Plan
+from shared.prefix import Base, PrefixStates, Progress, find_base, load_bert, prefix_states, split_at
+from shared.seeding import torch_stream
+from shared.towers import ItemTower, Mix, UserTower, prepare, recency_mean, similar
+from shared.whiten import Whitening, fit_whitening
+
+Rows = npt.NDArray[np.int64]
+BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@dataclass(frozen=True)
+class Space:
+    """A catalogue seen through the frozen base."""
+
+    states: PrefixStates
+    whitening: Whitening
+    base: torch.Tensor  # (items, dim): whitened vectors of the base itself, the zero-shot prior
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+
+class Batch(NamedTuple):
+    """Histories side by side, oldest first, padded at the end."""
+
+    users: torch.Tensor  # (users,)
+    items: torch.Tensor  # (users, events)
+    behaviours: torch.Tensor  # (users, events)
+    mask: torch.Tensor  # (users, events)
+
+
+class Recommender(nn.Module):
+    """Everything a federation trains: adapters in the encoder, item tower, user tower, mix."""
+
+    def __init__(self, plan: ModelPlan, base: Base, seed: int) -> None:
+        super().__init__()
+        bert = load_bert(base)
+        self.plan = plan
+        self.base = base
+        self.split = split_at(bert, plan.top_layers)
+        self.dim = int(bert.config.hidden_size)
+        self.top = TopLayers(attach(bert, plan, self.split, seed), self.split)
+        with torch.random.fork_rng(devices=[]):
+            # nn's own initialisers draw from the global generator: lend them our stream.
+            torch.manual_seed(torch_stream(seed, "towers").initial_seed())
+            self.item = ItemTower(self.dim, plan.hidden)
+            self.user = UserTower(
+                self.dim, plan.width, plan.blocks, plan.heads, len(BEHAVIOURS), plan.max_history, plan.dropout
+            )
+        self.mix = Mix()
+
+    def space(self, texts: Sequence[str], cache: Path, progress: Progress | None = None) -> Space:
+        """Read or compute a catalogue's prefix states, fit its whitening."""
+        states = prefix_states(self.top.bert, self.base, texts, self.split, self.plan.max_tokens, cache, progress)
+        with self.top.wrapped.disable_adapter():  # type: ignore[operator]
+            raw = self.encode_raw(states, np.arange(len(states)))
+        whitening = fit_whitening(raw)
+        return Space(states, whitening, whitening(raw))
+
+    @torch.no_grad()
+    def encode_raw(self, states: PrefixStates, rows: Rows) -> torch.Tensor:
+        """Text vectors before whitening, (rows, dim), no gradient."""
+        out = torch.empty(len(rows), self.dim)
+        at = {int(row): place for place, row in enumerate(rows)}
+        for part in states.batches(rows):
+            out[[at[int(row)] for row in part]] = self.encode_part(states, part)
+        return out
+
+    def encode_part(self, states: PrefixStates, rows: Rows) -> torch.Tensor:
+        """The same for one batch of rows, with gradient where enabled."""
+        hidden, mask = states.padded(rows)
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
+            vectors: torch.Tensor = self.top(hidden if BF16 else hidden.float(), mask)
+            return vectors
+
+    def encode(self, space: Space) -> torch.Tensor:
+        """Whitened text vectors of the whole catalogue, (items, dim), no gradient."""
+        return space.whitening(self.encode_raw(space.states, np.arange(len(space))))
+
+    def items(self, x: torch.Tensor) -> torch.Tensor:
+        """Item vectors ready for ``similar``: (items, dim)."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and self.training):
+            return prepare(self.item(x), self.plan.similarity)
+
+    def histories(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """User vectors after each event: (users, events, dim)."""
+        seen = x[batch.items] * batch.mask[..., None]
+        vectors: torch.Tensor = self.user(seen, batch.behaviours, recency_mean(seen, self.plan.recency))
+        return vectors
+
+    def prior(self, space: Space, batch: Batch) -> torch.Tensor:
+        """Recency-weighted mean of the base's own vectors after each event: (users, events, dim)."""
+        return recency_mean(space.base[batch.items] * batch.mask[..., None], self.plan.recency)
+
+
+class Private(nn.Module):
+    """What never leaves the domain: item bias, and (where asked for) item-id and user-id residuals.
+
+    The bias starts at the log of an item's popularity at home, the residuals at zero.
+    """
+
+    def __init__(self, popularity: npt.NDArray[np.int64], users: int, dim: int, plan: ModelPlan) -> None:
+        super().__init__()
+        logs = np.log(popularity + 1.0)
+        self.bias = nn.Parameter(torch.from_numpy(logs - logs.mean()).float())
+        self.strength = nn.Parameter(torch.tensor(0.2))
+        self.item = _zeros(len(popularity), dim) if plan.item_embedding else None
+        self.user = _zeros(users, dim) if plan.user_embedding else None
+
+    def items(self, v: torch.Tensor) -> torch.Tensor:
+        """Item vectors of the catalogue with their residuals, (items, dim)."""
+        return v if self.item is None else v + self.item.weight
+
+    def users(self, u: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
+        """User vectors (rows, dim) with the residuals of these users (rows,)."""
+        return u if self.user is None else u + self.user(users)
+
+
+def _zeros(rows: int, dim: int) -> nn.Embedding:
+    table = nn.Embedding(rows, dim)
+    nn.init.zeros_(table.weight)
+    return table
+
+
+def positions_logits(
+    model: Recommender,
+    space: Space,
+    x: torch.Tensor,
+    v: torch.Tensor,
+    batch: Batch,
+    at: tuple[torch.Tensor, torch.Tensor],
+    private: Private | None = None,
+) -> torch.Tensor:
+    """Scores of the whole catalogue at chosen events: (positions, items).
+
+    ``x`` are the catalogue's whitened vectors, ``v`` its item vectors (``model.items``), ``at`` the
+    indices (user, event) of the positions; an event's score knows that event and those before it.
+    """
+    u = model.histories(x, batch)[at]
+    if private is not None:
+        u = private.users(u, batch.users[at[0]])
+    weights = model.mix.weights()
+    # Half precision in training only: it moves a score by some hundredths, which ranks would feel.
+    with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and model.training):
+        logits = weights[0] * similar(prepare(u, model.plan.similarity), v, model.plan.similarity)
+        logits = logits + weights[1] * similar(model.prior(space, batch)[at], space.base, "dot")
+    if private is not None:
+        logits = logits + private.strength * private.bias
+    position, item = seen_pairs(batch, at)
+    return logits.index_put((position, item), weights[2].expand(len(position)), accumulate=True)
+
+
+def seen_pairs(batch: Batch, at: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each (position, item) such that the item stands in the history at that position, once."""
+    events = batch.items.shape[1]
+    same = batch.items[:, :, None] == batch.items[:, None, :]
+    first = ~(same & torch.ones(events, events, dtype=torch.bool).tril(-1)).any(2) & batch.mask
+    known = first[at[0]] & (torch.arange(events) <= at[1][:, None])
+    position, event = known.nonzero(as_tuple=True)
+    return position, batch.items[at[0][position], event]
+
+
+def adapter_tensors(model: Recommender) -> Tensors:
+    """All that a federation shares, as numpy: adapters under PEFT's names, then the towers."""
+    return {name: value.detach().numpy().copy() for name, value in shared_parameters(model).items()}
+
+
+def load_adapter_tensors(model: Recommender, tensors: Tensors) -> None:
+    """Put them into the model; names and shapes must have been checked (``payload.check_like``)."""
+    for name, value in shared_parameters(model).items():
+        value.data.copy_(torch.from_numpy(tensors[name]))
+
+
+def shared_parameters(model: Recommender) -> dict[str, nn.Parameter]:
+    """Names in sorted order, so that every sum over them has one order."""
+    towers = {name: value for name, value in model.named_parameters() if not name.startswith("top.")}
+    return dict(sorted([*lora_parameters(model.top.wrapped), *towers.items()]))
+
+
+def released_names(plan: Plan, names: Sequence[str]) -> frozenset[str]:
+    """Which of them clients train and send: A stays as drawn in the exact family."""
+    frozen = ".lora_A." if plan.federation.family == "ffa" else "\0"
+    heads_only = plan.train.lora_lr == 0
+    return frozenset(name for name in names if frozen not in name and not (heads_only and ".lora_" in name))
+
+
+def base_fingerprint(plan: ModelPlan, base: Base) -> str:
+    """What both sides must share before any tensor means the same."""
+    return f"{base.fingerprint[:32]}/top{plan.top_layers}/len{plan.max_tokens}"
+
+
+def initial_state(plan: Plan) -> tuple[Tensors, frozenset[str], str]:
+    """(adapter, names that are released, base fingerprint) of round 1; a function of the plan alone."""
+    base = find_base(plan.model.base)
+    adapter = adapter_tensors(Recommender(plan.model, base, plan.federation.seed))
+    return adapter, released_names(plan, list(adapter)), base_fingerprint(plan.model, base)
