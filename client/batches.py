@@ -58,14 +58,23 @@ def windows(histories: Histories, longest: int) -> tuple[Histories, npt.NDArray[
     return rows, np.array(users, dtype=np.int64)
 
 
-def shuffled(lengths: npt.NDArray[np.int64], size: int, draw: np.random.Generator) -> list[npt.NDArray[np.int64]]:
-    """One epoch: every row once, in random batches of rows of like length."""
+def shuffled(
+    lengths: npt.NDArray[np.int64], size: int, most_events: int, draw: np.random.Generator
+) -> list[npt.NDArray[np.int64]]:
+    """One epoch: every row once, in random batches of rows of like length.
+
+    A batch has at most ``size`` rows and, where it has more than one, at most ``most_events`` events after
+    padding: that bounds the scores held at a time.
+    """
     order = draw.permutation(len(lengths))
     batches: list[npt.NDArray[np.int64]] = []
     for start in range(0, len(order), size * POOL):
         pool = order[start : start + size * POOL]
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        batches += [pool[a : a + size] for a in range(0, len(pool), size)]
+        pool = pool[np.argsort(lengths[pool], kind="stable")][::-1]  # longest first: it sets the padding
+        while len(pool):
+            fit = min(size, max(1, most_events // max(int(lengths[pool[0]]), 1)))
+            batches.append(pool[:fit])
+            pool = pool[fit:]
     return [batches[place] for place in draw.permutation(len(batches))]
 
 

@@ -5,7 +5,7 @@ imports nothing heavy, holds no data and knows nothing but the address of a Unix
 """
 
 import grpc
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from shared.errors import PayloadError
@@ -17,17 +17,18 @@ NO_LIMIT = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_len
 app = ClientApp()
 
 
-@app.train()
+@app.train()  # type: ignore[untyped-decorator]
 def train(message: Message, context: Context) -> Message:
     """Both kinds of task come this way; a reply is always sent, with a reason where there is no update."""
     domain = str(context.node_config.get("domain", ""))
-    answer = relay(message, domain, str(context.node_config.get("socket", "")))
+    answer = relay(message.content, domain, str(context.node_config.get("socket", "")))
     return Message(answer_to_record(answer), reply_to=message)
 
 
-def relay(message: Message, domain: str, socket: str) -> Answer:
+def relay(task: RecordDict, domain: str, socket: str) -> Answer:
+    """The domain's answer to one task; where there is none, an answer with the reason."""
     try:
-        raw, timeout_s = task_from_record(message.content)
+        raw, timeout_s = task_from_record(task)
     except PayloadError as error:
         return Answer(domain, reason=str(error))
     try:

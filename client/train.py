@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -23,6 +24,9 @@ from shared.errors import TrainingError
 from shared.model import Batch, Private, Recommender, positions_logits, shared_parameters
 from shared.plan import Plan
 from shared.seeding import stream, torch_stream
+
+Ints = npt.NDArray[np.int64]
+BATCH_SCORES = 16_000_000  # most scores of one batch: 64 MB, and a few times that with gradients
 
 Tick = Callable[[str, int, int], None]  # (what, done, total)
 
@@ -56,7 +60,16 @@ def train(
     seed = plan.federation.seed
     draw = stream(seed, *place, "batches")
     data = [windows(corpus.split.train, model.plan.max_history) for corpus in corpora]
-    total = epochs * sum(math.ceil(len(users) / plan.train.batch_users) for _, users in data)
+    sizes = [max(1, BATCH_SCORES // len(corpus.space)) for corpus in corpora]
+
+    def one_epoch() -> list[list[Ints]]:
+        return [
+            shuffled(rows.lengths, plan.train.batch_users, most, draw)
+            for (rows, _), most in zip(data, sizes, strict=True)
+        ]
+
+    queues = one_epoch()
+    total = epochs * sum(len(queue) for queue in queues)
     if total == 0:
         raise TrainingError(f"{', '.join(c.name for c in corpora)}: no user has two training events; nothing to learn")
     towers, lora = _optimizers(model, privates, plan, total, released)
@@ -68,7 +81,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, *place, "dropout").initial_seed())
         for epoch in range(1, epochs + 1):
-            queues = [shuffled(np.diff(rows.offsets), plan.train.batch_users, draw) for rows, _ in data]
+            queues = queues if epoch == 1 else one_epoch()
             sums = np.zeros(2)
             for which in interleave([len(queue) for queue in queues], draw):
                 rows, users = data[which]
@@ -80,7 +93,7 @@ def train(
                     catalogues[which].push(lora)
                 done += 1
                 if tick is not None:
-                    tick(f"epoch {epoch}/{epochs}", done, total)
+                    tick(f"epoch {epoch}/{epochs}", min(done, total), total)
             for catalogue in catalogues:
                 catalogue.push(lora)
             loss = float(sums[0] / max(sums[1], 1))

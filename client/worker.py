@@ -22,6 +22,7 @@ from shared.payload import MAX_BYTES, AdapterUpdate, Task, task_from_bytes, upda
 
 SERVICE, METHOD = "isthmus.Worker", "Handle"
 FRAME = 2**20  # room for gRPC's own framing above the payload's limit
+LOOK_S = 0.2  # how often a waiting call looks whether its caller is still there
 INSIDE = "failed inside; see the domain's log"
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_BYTES + FRAME),
@@ -69,6 +70,7 @@ class Desk:
 
     def _do(self, task: Task) -> bytes:
         start = time.monotonic()
+        self.say(f"round {task.round}: training" if task.kind == "train" else "final adapter: fine-tuning at home")
         if task.kind == "finish":
             self.member.finish(task)
             self.say(f"kept the final adapter ({time.monotonic() - start:.1f} s)")
@@ -87,20 +89,34 @@ class Desk:
 
     def handle(self, raw: bytes, context: grpc.ServicerContext) -> bytes:
         """gRPC's side of ``answer``: a refusal becomes FAILED_PRECONDITION with the reason."""
-        with self.lock:
-            if not context.is_active():  # its caller gave up while it queued: spend nothing on it
-                return b""
-            try:
-                return self.answer(raw)
-            except Refusal as refusal:
-                reason = str(refusal)[:1000]  # gRPC carries it in a header of at most 8 KB
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason)
+        box: list[bytes | Refusal] = []
+        # A thread that the interpreter does not wait for: a stop need not last as long as a training.
+        work = threading.Thread(target=self._work, args=(raw, context.is_active, box), daemon=True)
+        work.start()
+        while work.is_alive() and context.is_active():
+            work.join(LOOK_S)
+        answer = box[0] if box else Refusal("stopped before it had an answer")
+        if isinstance(answer, bytes):
+            return answer
+        # gRPC carries the reason in a header of at most 8 KB.
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(answer)[:1000])
         raise AssertionError("abort raises")
+
+    def _work(self, raw: bytes, wanted: Callable[[], bool], box: list[bytes | Refusal]) -> None:
+        with self.lock:
+            if wanted():  # else its caller gave up while it queued: spend nothing on it
+                try:
+                    box.append(self.answer(raw))
+                except Refusal as refusal:
+                    box.append(refusal)
 
 
 @contextmanager
 def serving(desk: Desk) -> Iterator[Path]:
-    """Serve the desk until the block ends; yields the socket's path, in a directory only we may enter."""
+    """Serve the desk until the block ends; yields the socket's path, in a directory only we may enter.
+
+    A training that still runs then goes on in its thread, unheard: see ``Desk.lock``.
+    """
     folder = Path(tempfile.mkdtemp(prefix="isthmus-"))  # 0700; short, for a socket's path ends at 107 bytes
     socket = folder / "worker"
     server = grpc.server(ThreadPoolExecutor(max_workers=4), options=OPTIONS)

@@ -8,6 +8,7 @@ import numpy as np
 
 from server.aggregate import Aggregator
 from server.screen import screen
+from shared.errors import FederationError
 from shared.payload import AdapterUpdate, Task, Tensors
 from shared.plan import Plan
 
@@ -39,10 +40,16 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
 
     def usable() -> Iterable[AdapterUpdate]:
         for update in screen(carry(task), task, like, refused.__setitem__):
-            norms[update.domain] = float(np.sqrt(sum(float((part**2).sum()) for part in update.delta.values())))
+            # In one order of names: bytes from a peer may list them in another, and sums of floats differ.
+            norms[update.domain] = float(
+                np.sqrt(sum(float((part**2).sum()) for _, part in sorted(update.delta.items())))
+            )
             yield update
 
-    delta, memory = aggregator.apply(state.memory, usable())
+    try:
+        delta, memory = aggregator.apply(state.memory, usable())
+    except FederationError as error:
+        raise FederationError("; ".join([str(error), *(f"{who}: {why}" for who, why in refused.items())])) from None
     adapter = {key: value + delta[key] if key in delta else value for key, value in state.adapter.items()}
     report = {
         "round": state.round,

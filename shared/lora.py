@@ -79,10 +79,10 @@ class TopLayers(nn.Module):
         return nn.functional.normalize(pooled, dim=1)
 
     def train(self, mode: bool = True) -> "TopLayers":
-        """Only the adapters' own dropout follows the mode: the base always runs as in the cache."""
+        """Only the adapters follow the mode (their dropout, their hooks): the base runs as in the cache."""
         super().train(False)
         for name, module in self.named_modules():
-            if "lora_dropout" in name:
+            if ".lora_" in name:
                 module.training = mode
         return self
 

@@ -21,6 +21,7 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 
 MAX_BYTES = 256 * 2**20
 MAX_HEADER = 4 * 2**20
+MAX_NAME = 64
 TASK_KINDS = ("train", "finish")
 
 
@@ -48,7 +49,7 @@ class AdapterUpdate:
 
 def task_to_bytes(task: Task) -> bytes:
     head = {"kind": task.kind, "round": str(task.round), "plan": task.plan.to_json(), "base": task.base}
-    return save(task.adapter, metadata=head)
+    return save(dense(task.adapter), metadata=head)
 
 
 def task_from_bytes(raw: bytes) -> Task:
@@ -59,14 +60,14 @@ def task_from_bytes(raw: bytes) -> Task:
         raise PayloadError(f"expected a task of kind {' or '.join(TASK_KINDS)}, found {kind[:40]!r}")
     try:
         plan = plan_from_json(_text(head, "plan"))
-    except ConfigError as error:
+    except (ConfigError, TypeError, OverflowError) as error:  # the latter two: a value of an absurd kind or size
         raise PayloadError(f"the task's plan cannot be used: {error}") from None
     return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"))
 
 
 def update_to_bytes(update: AdapterUpdate) -> bytes:
     head = {"domain": update.domain, "round": str(update.round), "weight": repr(update.weight), "base": update.base}
-    return save(update.delta, metadata=head)
+    return save(dense(update.delta), metadata=head)
 
 
 def update_from_bytes(raw: bytes) -> AdapterUpdate:
@@ -76,7 +77,15 @@ def update_from_bytes(raw: bytes) -> AdapterUpdate:
         weight = float(_text(head, "weight"))
     except ValueError:
         raise PayloadError("expected a number as the update's weight; drop this update") from None
-    return AdapterUpdate(_text(head, "domain"), _count(head, "round"), tensors, weight, _text(head, "base"))
+    domain = _text(head, "domain")
+    if not (0 < len(domain) <= MAX_NAME and domain.isprintable()):  # it goes into logs and onto terminals
+        raise PayloadError(f"expected a domain name of at most {MAX_NAME} printable letters, found {domain[:80]!r}")
+    return AdapterUpdate(domain, _count(head, "round"), tensors, weight, _text(head, "base"))
+
+
+def dense(tensors: Tensors) -> Tensors:
+    """The same numbers in C order: safetensors writes a transposed or strided array wrong and says nothing."""
+    return {key: np.asarray(value, order="C") for key, value in tensors.items()}
 
 
 def check_like(tensors: Tensors, like: Mapping[str, npt.NDArray[Any]], what: str) -> None:
@@ -99,7 +108,7 @@ def _open(raw: bytes) -> tuple[dict[str, str], Tensors]:
         raise PayloadError("expected safetensors, found a header that does not fit; the message is damaged")
     size = int.from_bytes(raw[:8], "little")
     try:
-        head = json.loads(raw[8 : 8 + size]).get("__metadata__", {})
+        head = json.loads(raw[8 : 8 + size]).get("__metadata__") or {}  # safetensors lets a null pass
         tensors = load(raw)
     except (SafetensorError, ValueError, AttributeError, KeyError, RecursionError):
         raise PayloadError("expected safetensors, found something else; the message is damaged") from None

@@ -74,12 +74,11 @@ class PrivacyPlan:
     epsilon: float = 0.0  # for the whole run, all rounds
     delta: float = 1e-5
     clip_norm: float = 1.0  # L2 bound of one user's gradient
-    lot_users: int = 256  # expected users in a Poisson sample
+    lot_users: int = 128  # expected users in a Poisson sample
     steps: int = 10  # noisy steps a round
-    events: int = 8  # most recent events of a user that take part
-    negatives: int = 24  # public items a user is compared with
-    lr: float = 5e-3
-    secure_noise: bool = True  # False draws noise from the run's seed: simulations only
+    events: int = 6  # most recent events of a user that take part
+    negatives: int = 10  # public items a user is compared with
+    lr: float = 2e-3
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,6 @@ SWITCHES = {
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "PYTHONUNBUFFERED": "1",
-    "PYTHONSAFEPATH": "1",
 }
 
 # Becomes the command after asking the kernel to end it with us: PR_SET_PDEATHSIG survives exec. A fork hook
@@ -68,6 +67,17 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def check_port(host: str, port: int) -> None:
+    """Raises ConfigError when nobody could listen there: another server would answer in our place."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"cannot listen on {host}:{port} ({error}); stop what does, or choose --port") from None
 
 
 def spawn(command: Sequence[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

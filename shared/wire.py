@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from shared.errors import PayloadError
+from shared.payload import MAX_NAME
 
 ARRAYS, NOTES, PAYLOAD = "isthmus.arrays", "isthmus.notes", "payload"
 STYPE = "isthmus.payload"  # not numpy's format: hostile bytes never reach a parser of Flower's
-MAX_NAME = 64
 MAX_REASON = 500
 
 

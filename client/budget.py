@@ -1,0 +1,49 @@
+"""Refuses a task that would overspend: the data owner decides, whatever the server asks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.accounting import epsilon, noise_for
+from shared.errors import BudgetError
+from shared.ledger import GaussianSteps
+from shared.plan import Plan
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a data owner allows; ``None`` leaves the choice to the federation's plan."""
+
+    max_epsilon: float | None = None
+    max_rounds: int = 10_000
+
+
+def planned_noise(plan: Plan, users: int, rate: float) -> float:
+    """Noise multiplier that makes all rounds of the plan together cost ``privacy.epsilon``.
+
+    Raises BudgetError when delta does not lie below one in ``users``.
+    """
+    if plan.privacy.delta * users >= 1:
+        raise BudgetError(
+            f"privacy.delta {plan.privacy.delta:g} allows a full leak of one user in {1 / plan.privacy.delta:.0f}; "
+            f"choose it well below one in this domain's number of users, for instance 1e-5 or less"
+        )
+    steps = plan.federation.rounds * plan.privacy.steps
+    return noise_for(plan.privacy.epsilon, plan.privacy.delta, rate, steps)
+
+
+def check_budget(plan: Plan, limits: Limits, spent: Sequence[GaussianSteps], next_event: GaussianSteps | None) -> float:
+    """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high."""
+    if next_event is None:
+        if limits.max_epsilon is not None:
+            raise BudgetError(
+                f"this domain releases with epsilon at most {limits.max_epsilon:g}, the plan adds no noise; "
+                "set privacy.epsilon in the plan"
+            )
+        return 0.0
+    after = epsilon([*spent, next_event], plan.privacy.delta)
+    if limits.max_epsilon is not None and after > limits.max_epsilon:
+        raise BudgetError(
+            f"this release would bring epsilon to {after:.3f}, {after - limits.max_epsilon:.3f} above this domain's "
+            f"limit of {limits.max_epsilon:g} at delta {plan.privacy.delta:g}; raise the limit or train less"
+        )
+    return after

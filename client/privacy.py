@@ -1,0 +1,212 @@
+"""User-level DP-SGD (Abadi et al. 2016): per-user gradients, clip, Gaussian noise; Opacus is the engine.
+
+A row is not a user: the encoder sees ``users x slots`` texts, so its per-row gradients are summed to users
+before anything is clipped. The loss is a sum over users; negatives come from the public catalogue.
+"""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from opacus import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from torch import nn
+
+from client.adversary import worst_case
+from client.batches import pad
+from client.corpus import Corpus
+from client.losses import LOSSES
+from client.splits import Histories
+from client.train import Tick
+from shared.errors import TrainingError
+from shared.ledger import GaussianSteps
+from shared.model import Recommender, Space, shared_parameters
+from shared.plan import Plan
+from shared.seeding import stream, torch_stream
+from shared.towers import prepare, recency_mean, similar
+
+MICRO_USERS = 16  # users whose gradients are held at a time: some hundred megabytes
+
+
+@dataclass(frozen=True)
+class Lot:
+    """Some users of a Poisson sample, each with ``events`` history slots and ``negatives`` public ones."""
+
+    items: torch.Tensor  # (users, events + negatives)
+    behaviours: torch.Tensor  # (users, events)
+    mask: torch.Tensor  # (users, events)
+
+    @property
+    def events(self) -> int:
+        return self.mask.shape[1]
+
+
+def sampled_users(corpus: Corpus) -> npt.NDArray[np.int64]:
+    """Users with something to predict: two training events or more."""
+    return np.flatnonzero(np.diff(corpus.split.train.offsets) >= 2)
+
+
+def sample_rate(plan: Plan, users: int) -> float:
+    """Poisson probability that a user joins a step."""
+    return min(1.0, plan.privacy.lot_users / max(users, 1))
+
+
+def train_privately(
+    model: Recommender,
+    corpus: Corpus,
+    plan: Plan,
+    noise_multiplier: float,
+    released: frozenset[str],
+    place: tuple[str | int, ...],
+    *,
+    simulated: bool,
+    tick: Tick | None = None,
+) -> GaussianSteps:
+    """Take ``privacy.steps`` noisy steps on the released parameters, in place; what they cost.
+
+    ``simulated`` draws users and noise from the run's seed, so that a simulation can be repeated; otherwise
+    both come from the operating system. Raises TrainingError on numbers that are not finite.
+    """
+    users = sampled_users(corpus)
+    if not len(users):
+        raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
+    rate = sample_rate(plan, len(users))
+    draw = stream(plan.federation.seed, *place, "lots") if simulated else np.random.default_rng(secrets.randbits(128))
+    noise = torch.Generator().manual_seed(secrets.randbits(63))
+    if simulated:
+        noise = torch_stream(plan.federation.seed, *place, "noise")
+    engine = PerUserGradients(model, corpus.space, plan, released)
+    try:
+        optimizer = engine.optimizer(noise_multiplier, rate * len(users), noise)
+        for done in range(plan.privacy.steps):
+            chosen = users[draw.random(len(users)) < rate]
+            engine.noisy_step(optimizer, lots(corpus.split.train, chosen, plan, len(corpus.space), draw))
+            if tick is not None:
+                tick("noisy step", done + 1, plan.privacy.steps)
+    finally:
+        engine.close()
+    for name, value in shared_parameters(model).items():
+        if not bool(torch.isfinite(value).all()):
+            raise TrainingError(f"{name} is not finite after private training; lower privacy.lr")
+    return GaussianSteps(noise_multiplier, rate, plan.privacy.steps)
+
+
+def lots(
+    histories: Histories, users: npt.NDArray[np.int64], plan: Plan, catalogue: int, draw: np.random.Generator
+) -> Iterable[Lot]:
+    """The sampled users in small groups, each with negatives of its own from the public catalogue."""
+    for start in range(0, len(users), MICRO_USERS):
+        some = users[start : start + MICRO_USERS]
+        batch = pad(histories, some, some, plan.privacy.events)
+        negatives = draw.integers(catalogue, size=(len(some), plan.privacy.negatives))
+        yield Lot(torch.cat([batch.items, torch.from_numpy(negatives)], 1), batch.behaviours, batch.mask)
+
+
+class PerUserGradients:
+    """Opacus' hooks on the model while it is trained privately; ``close`` takes them off again."""
+
+    def __init__(self, model: Recommender, space: Space, plan: Plan, released: frozenset[str]) -> None:
+        self.model, self.space, self.plan = model, space, plan
+        self.named = {name: value for name, value in shared_parameters(model).items() if name in released}
+        for name, value in shared_parameters(model).items():
+            value.requires_grad_(name in released)
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+        self.hooks = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=False)
+
+    def close(self) -> None:
+        self.hooks.remove_hooks()
+        for value in self.named.values():
+            value.grad = None
+            for name in ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample"):
+                if hasattr(value, name):
+                    delattr(value, name)
+        self.model.eval()
+
+    def optimizer(self, noise_multiplier: float, expected_users: float, noise: torch.Generator) -> DPOptimizer:
+        """Adam on the clipped and noised sum, divided by the expected (not the actual) number of users."""
+        inner = torch.optim.Adam(self.named.values(), lr=self.plan.privacy.lr)
+        return DPOptimizer(
+            inner,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=self.plan.privacy.clip_norm,
+            expected_batch_size=max(expected_users, 1.0),
+            loss_reduction="sum",
+            generator=noise,
+        )
+
+    def noisy_step(self, optimizer: DPOptimizer, groups: Iterable[Lot]) -> None:
+        """One step over the whole lot, a group of users at a time. An empty lot still releases its noise."""
+        for value in self.named.values():
+            value.summed_grad = torch.zeros_like(value)  # type: ignore[attr-defined]
+        for lot in groups:
+            self.per_user(lot)
+            optimizer.clip_and_accumulate()
+            for value in self.named.values():
+                value.grad_sample = None  # type: ignore[attr-defined]
+        optimizer.add_noise()
+        for value in self.named.values():
+            value.grad /= optimizer.expected_batch_size
+        optimizer.original_optimizer.step()
+        for value in self.named.values():
+            value.grad = None
+
+    def per_user(self, lot: Lot) -> dict[str, torch.Tensor]:
+        """Gradient of each user's own loss, (users, *shape) for each released name; left in ``grad_sample`` too."""
+        x = self.encode(lot)
+        loss = self.losses(x, lot).sum()
+        if self.plan.adversary.weight:
+            # Without hooks: a gradient recorded while the perturbation is sought would enter the update.
+            self.hooks.disable_hooks()
+            shift = worst_case(lambda probe: self.losses(probe, lot).sum(), x, self.plan.adversary.radius)
+            self.hooks.enable_hooks()
+            loss = loss + self.plan.adversary.weight * self.losses(x + shift, lot).sum()
+        loss.backward()
+        users = len(lot.items)
+        for name, value in self.named.items():
+            rows: torch.Tensor = value.grad_sample  # type: ignore[attr-defined]
+            if ".lora_" in name:  # the encoder's rows are texts, user by user: fold them
+                value.grad_sample = rows.view(users, len(rows) // users, *value.shape).sum(1)  # type: ignore[attr-defined]
+            value.grad = None
+        return {name: value.grad_sample for name, value in self.named.items()}  # type: ignore[attr-defined]
+
+    def encode(self, lot: Lot) -> torch.Tensor:
+        """Whitened text vectors of each user's slots, (users, slots, dim); one row per slot, shared or not."""
+        hidden, mask = self.space.states.padded(lot.items.flatten().numpy())
+        x = self.space.whitening(self.model.top(hidden.float(), mask))
+        return x.view(*lot.items.shape, -1)
+
+    def losses(self, x: torch.Tensor, lot: Lot) -> torch.Tensor:
+        """Mean loss over each user's own positions, (users,). No term mixes two users."""
+        model, events = self.model, lot.events
+        known = x[:, :events] * lot.mask[..., None]
+        u = model.user(known, lot.behaviours, recency_mean(known, model.plan.recency))[:, :-1]
+        base = self.space.base[lot.items]
+        z = recency_mean(base[:, :events] * lot.mask[..., None], model.plan.recency)[:, :-1]
+        v = prepare(model.item(x), model.plan.similarity)
+        seen = _seen_before(lot)
+        parts = torch.stack(
+            [
+                similar(prepare(u, model.plan.similarity), v, model.plan.similarity),
+                similar(z, base, "dot"),
+                seen.float(),
+            ],
+            -1,
+        )
+        scores = model.mix(parts)  # (users, events - 1, slots)
+        target = torch.arange(1, events)
+        positive = scores[:, torch.arange(events - 1), target]
+        counts = lot.items[:, None, events:] != lot.items[:, 1:events, None]
+        loss = LOSSES[self.plan.train.loss](positive, scores[:, :, events:], counts) * lot.mask[:, 1:]
+        return loss.sum(1) / lot.mask[:, 1:].sum(1).clamp(min=1)
+
+
+def _seen_before(lot: Lot) -> torch.Tensor:
+    """Whether a slot's item stands in the history at a position, (users, events - 1, slots)."""
+    same = (lot.items[:, : lot.events, None] == lot.items[:, None, :]) & lot.mask[..., None]
+    return same.cumsum(1)[:, :-1] > 0

@@ -1,0 +1,227 @@
+"""Task -> AdapterUpdate: load, train, subtract, sign off. The resident side of one domain."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.budget import Limits, check_budget, planned_noise
+from client.corpus import Corpus, build_corpus
+from client.dataset import Domain, read_domain
+from client.evaluate import evaluate
+from client.privacy import sample_rate, sampled_users, train_privately
+from client.store import Home, Kept, keep
+from client.train import Outcome, Tick, train
+from shared.accounting import epsilon
+from shared.errors import PayloadError, TrainingError
+from shared.ledger import GaussianSteps, append_event, read_events
+from shared.model import (
+    Private,
+    Recommender,
+    adapter_tensors,
+    base_fingerprint,
+    load_adapter_tensors,
+    released_names,
+)
+from shared.payload import AdapterUpdate, Task, Tensors, check_like
+from shared.plan import ModelPlan, Plan
+from shared.prefix import find_base
+
+
+@dataclass
+class Workshop:
+    """The model and the cache on one machine; a simulation's domains share it, one at a time."""
+
+    cache: Path
+    tick: Tick | None = None
+    _made: tuple[ModelPlan, int, Recommender] | None = field(default=None, repr=False)
+
+    def model(self, plan: Plan) -> Recommender:
+        """A recommender for this plan: the resident one where the plan's model is the same."""
+        key = (plan.model, plan.federation.seed)
+        if self._made is None or self._made[:2] != key:
+            base = find_base(plan.model.base)
+            self._made = (*key, Recommender(plan.model, base, plan.federation.seed))
+        return self._made[2]
+
+    def progress(self, what: str) -> Any:
+        """A prefix-cache progress callback that reports under ``what``."""
+        tick = self.tick
+        return None if tick is None else lambda done, total: tick(what, done, total)
+
+
+class DomainMember:
+    """One domain, resident between rounds: its data, its model, its ledger. Only updates leave it."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        home: Home,
+        workshop: Workshop,
+        *,
+        protocol: str = "loo",
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        simulated: bool = False,
+    ) -> None:
+        self.domain, self.home, self.workshop = domain, home, workshop
+        self.protocol, self.limits, self.simulated = protocol, limits, simulated
+        self._corpus: tuple[ModelPlan, Corpus] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.domain.name
+
+    def corpus(self, plan: Plan) -> Corpus:
+        """The domain's data as this plan's model sees it; built once."""
+        if self._corpus is None or self._corpus[0] != plan.model:
+            model = self.workshop.model(plan)
+            progress = self.workshop.progress(f"{self.name}: reading texts")
+            self._corpus = (plan.model, build_corpus(self.domain, self.protocol, model, self.workshop.cache, progress))
+        return self._corpus[1]
+
+    def train(self, task: Task) -> AdapterUpdate:
+        """One round from the task's adapter; a function of the task, the data and the seed alone.
+
+        Raises PayloadError when the task does not fit, BudgetError when it would overspend, TrainingError when
+        nothing moved.
+        """
+        model = self._take(task)
+        corpus = self.corpus(task.plan)
+        released = released_names(task.plan, list(task.adapter))
+        place = ("client", self.name, task.round)
+        if task.plan.private:
+            self._train_privately(model, corpus, task, released, place)
+        else:
+            check_budget(task.plan, self.limits, (), None)
+            train(
+                model,
+                [corpus],
+                [None],
+                task.plan,
+                epochs=task.plan.train.round_epochs,
+                place=place,
+                early_stopping=False,
+                released=released,
+                tick=self.workshop.tick,
+            )
+        after = adapter_tensors(model)
+        delta = {name: after[name] - task.adapter[name] for name in sorted(released)}
+        must_move(delta)
+        return AdapterUpdate(self.name, task.round, delta, coarse_weight(len(sampled_users(corpus))), task.base)
+
+    def _train_privately(
+        self, model: Recommender, corpus: Corpus, task: Task, released: frozenset[str], place: Sequence[str | int]
+    ) -> None:
+        users = len(sampled_users(corpus))
+        rate = sample_rate(task.plan, users)
+        event = GaussianSteps(planned_noise(task.plan, users, rate), rate, task.plan.privacy.steps)
+        check_budget(task.plan, self.limits, read_events(self.home.ledger), event)
+        # Written before anything is released: a crash may waste budget, never hide it.
+        append_event(self.home.ledger, event)
+        train_privately(
+            model,
+            corpus,
+            task.plan,
+            event.noise_multiplier,
+            released,
+            tuple(place),
+            simulated=self.simulated,
+            tick=self.workshop.tick,
+        )
+
+    def finish(self, task: Task) -> None:
+        """Keep the final adapter, fine-tune privately on top of it, evaluate at home."""
+        model = self._take(task)
+        corpus = self.corpus(task.plan)
+        federated = evaluate(model, corpus, corpus.split.test)
+        private, outcome = personalise(model, corpus, task.plan, self.workshop.tick)
+        personal = evaluate(model, corpus, corpus.split.test, private)
+        result = {
+            "domain": self.name,
+            "protocol": self.protocol,
+            "rounds": task.round - 1,
+            "federated": federated,
+            "personal": personal,
+            "personal_epochs": outcome.epochs,
+            "privacy": self.spent(task.plan),
+        }
+        self.keep(model, private, task, result)
+
+    def keep(self, model: Recommender, private: Private, task: Task, result: dict[str, Any]) -> None:
+        """Save what serving needs into the home."""
+        kept = Kept(
+            task.plan,
+            task.base,
+            self.domain.folder,
+            self.name,
+            self.protocol,
+            adapter_tensors(model),
+            private.state_dict(),
+        )
+        keep(self.home, kept, result)
+
+    def spent(self, plan: Plan) -> dict[str, float]:
+        """Epsilon of all releases so far, at the plan's delta; empty where nothing was released under DP."""
+        events = read_events(self.home.ledger)
+        if not events:
+            return {}
+        return {"epsilon": epsilon(events, plan.privacy.delta), "delta": plan.privacy.delta, "releases": len(events)}
+
+    def _take(self, task: Task) -> Recommender:
+        """Check a task against our own base and load its adapter."""
+        if task.round > self.limits.max_rounds:
+            raise PayloadError(f"round {task.round} is above this domain's limit of {self.limits.max_rounds}")
+        model = self.workshop.model(task.plan)
+        own = base_fingerprint(task.plan.model, model.base)
+        if task.base != own:
+            raise PayloadError(f"the task's base is {task.base[:60]!r}, ours is {own!r}; install the same checkpoint")
+        check_like(task.adapter, adapter_tensors(model), "the task's adapter")
+        load_adapter_tensors(model, task.adapter)
+        return model
+
+
+def personalise(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | None = None) -> tuple[Private, Outcome]:
+    """Private parameters and a fine-tuned copy on top of the model given, in place; never sent."""
+    private = corpus.private(model)
+    place = ("client", corpus.name, "personal")
+    epochs = plan.train.personal_epochs
+    if not epochs:
+        return private, Outcome(0, math.nan, ())
+    outcome = train(model, [corpus], [private], plan, epochs=epochs, place=place, early_stopping=True, tick=tick)
+    return private, outcome
+
+
+def must_move(delta: Tensors) -> None:
+    """Raises TrainingError naming the tensors of a trained update that did not move at all."""
+    still = sorted(name for name, value in delta.items() if not np.any(value))
+    if still:
+        raise TrainingError(
+            f"training moved nothing in {len(still)} of {len(delta)} tensors, first {still[0]!r}; "
+            "raise train.lr or train.lora_lr, or train on more data"
+        )
+
+
+def coarse_weight(users: int) -> float:
+    """A declared weight that tells no exact count: the nearest power of two."""
+    return float(2 ** round(math.log2(max(users, 1))))
+
+
+def open_member(
+    folder: Path,
+    name: str | None,
+    home: Path,
+    *,
+    cache: str,
+    protocol: str = "loo",
+    max_epsilon: float | None = None,
+    simulated: bool = False,
+) -> DomainMember:
+    """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
+    limits = Limits(max_epsilon)
+    workshop = Workshop(Path(cache))
+    return DomainMember(
+        read_domain(folder, name), Home(home), workshop, protocol=protocol, limits=limits, simulated=simulated
+    )

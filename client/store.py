@@ -1,0 +1,111 @@
+"""A domain's home on disk: final adapter, private parameters, ledger, results. Atomic writes; never leaves."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
+
+from shared.errors import DataError
+from shared.payload import Tensors
+from shared.plan import Plan, plan_from_json
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths of one domain's home."""
+
+    folder: Path
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger.jsonl"
+
+    @property
+    def about(self) -> Path:
+        return self.folder / "home.json"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result.json"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    @property
+    def private(self) -> Path:
+        return self.folder / "private.safetensors"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a finished run left in a home."""
+
+    plan: Plan
+    base: str
+    data: Path
+    domain: str
+    protocol: str
+    adapter: Tensors
+    private: dict[str, torch.Tensor]
+
+
+def keep(home: Home, kept: Kept, result: dict[str, Any]) -> None:
+    """Save a finished run: what it takes to recommend, and the results."""
+    home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    about = {
+        "plan": json.loads(kept.plan.to_json()),
+        "base": kept.base,
+        "data": str(kept.data.resolve()),
+        "domain": kept.domain,
+        "protocol": kept.protocol,
+    }
+    _aside(home.adapter, lambda path: save_file(kept.adapter, path))
+    _aside(home.private, lambda path: save_torch(kept.private, path))
+    write_json(home.result, result)
+    write_json(home.about, about)  # last: a home without it holds no finished run
+
+
+def load(home: Home) -> Kept:
+    """Read a finished run. Raises DataError when there is none or it is damaged."""
+    if not home.about.is_file():
+        raise DataError(f"no finished run in {home.folder}; train first, or pass the run's folder with --run")
+    try:
+        about = json.loads(home.about.read_text(encoding="utf-8"))
+        return Kept(
+            plan_from_json(json.dumps(about["plan"])),
+            about["base"],
+            Path(about["data"]),
+            about["domain"],
+            about["protocol"],
+            load_file(home.adapter),
+            load_torch(home.private),
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise DataError(f"{home.folder} is damaged ({type(error).__name__}); train again") from None
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write aside, fsync, rename."""
+    _aside(path, lambda aside: aside.write_text(json.dumps(value, indent=2), encoding="utf-8"))
+
+
+def _aside(path: Path, write: Any) -> None:
+    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
+    os.close(handle)
+    aside = Path(name)
+    try:
+        write(aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""A carrier over Flower's grid: tasks out as messages, updates back in the order of domain names."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from server.rounds import Carrier
+from shared.errors import FederationError, PayloadError
+from shared.payload import AdapterUpdate, Task, task_to_bytes, update_from_bytes
+from shared.wire import MAX_REASON, Answer, answer_from_record, clean, task_to_record
+
+Tell = Callable[[str, str], None]  # (who, why there is no update)
+POLL_S = 0.5  # Flower's own send_and_receive polls every 3 s
+
+
+@dataclass
+class Members:
+    """Who takes part, and which node answers for which domain; lives as long as the run."""
+
+    wanted: int
+    wait_s: float
+    names: dict[int, str] = field(default_factory=dict)
+    met: bool = False  # the first round needs them all; a later one goes on with those who are left
+
+    def name(self, node: int) -> str:
+        return self.names.get(node, f"node {node}")
+
+
+def grid_carrier(grid: Grid, members: Members, timeout_s: float, tell: Tell, poll_s: float = POLL_S) -> Carrier:
+    """A carrier that waits for its members with a deadline, and for their answers with another (seconds).
+
+    Updates come sorted by domain, so that the same seed gives the same sum as in one process.
+    Raises FederationError when too few members came.
+    """
+
+    def carry(task: Task) -> Iterator[AdapterUpdate]:
+        nodes = wait_for(grid, members, poll_s)
+        answers = exchange(grid, nodes, task, timeout_s, members, tell, poll_s)
+        updates = []
+        for node, answer in answers.items():
+            try:
+                update = update_from_bytes(answer.raw)
+                if update.domain != answer.domain:
+                    raise PayloadError(f"answers for {update.domain!r}, expected its own name")
+            except PayloadError as error:
+                tell(members.name(node), str(error))
+                continue
+            updates.append((update.domain, node, update))
+        yield from (update for _, _, update in sorted(updates, key=lambda entry: entry[:2]))
+
+    return carry
+
+
+def finish(grid: Grid, task: Task, members: Members, timeout_s: float, tell: Tell, poll_s: float = POLL_S) -> list[str]:
+    """Tell every member that is there to keep the final adapter; returns the domains that did.
+
+    Raises FederationError when nobody is there: then the run can be resumed to deliver it.
+    """
+    nodes = wait_for(grid, members, poll_s)
+    answers = exchange(grid, nodes, task, timeout_s, members, tell, poll_s)
+    return sorted(answer.domain for answer in answers.values())
+
+
+def wait_for(grid: Grid, members: Members, poll_s: float) -> list[int]:
+    """Ids of the nodes that are there; all that are wanted the first time, at least one afterwards."""
+    need = 1 if members.met else members.wanted
+    deadline = time.monotonic() + members.wait_s
+    while len(nodes := sorted(grid.get_node_ids())) < need:
+        if time.monotonic() >= deadline:
+            raise FederationError(
+                f"{len(nodes)} of {need} domains came within {members.wait_s:g} s; "
+                "start the missing ones (python -m client), or ask for fewer"
+            )
+        time.sleep(poll_s)
+    members.met = True
+    return nodes
+
+
+def exchange(
+    grid: Grid, nodes: list[int], task: Task, timeout_s: float, members: Members, tell: Tell, poll_s: float
+) -> dict[int, Answer]:
+    """Answers without a refusal, by node; ``tell`` hears of every node that gave none, and why."""
+    raw = task_to_bytes(task)
+    messages = [_message(raw, node, task, timeout_s) for node in nodes]
+    grid.push_messages(messages)
+    waiting = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+    answers: dict[int, Answer] = {}
+    for node, reply in _replies(grid, waiting, timeout_s, poll_s):
+        try:
+            answer = _answer(reply)
+            members.names[node] = answer.domain
+            if answer.reason:
+                raise PayloadError(answer.reason)
+            answers[node] = answer
+        except PayloadError as error:
+            tell(members.name(node), str(error))
+    for node in waiting.values():
+        tell(members.name(node), f"no answer within {timeout_s:g} s")
+    return answers
+
+
+def _message(raw: bytes, node: int, task: Task, timeout_s: float) -> Message:
+    record = task_to_record(raw, timeout_s)
+    return Message(record, node, MessageType.TRAIN, ttl=timeout_s + 60, group_id=str(task.round))
+
+
+def _replies(grid: Grid, waiting: dict[str, int], timeout_s: float, poll_s: float) -> Iterator[tuple[int, Message]]:
+    """Replies as they come; takes each out of ``waiting`` and leaves there those that never came."""
+    deadline = time.monotonic() + timeout_s
+    while waiting:
+        for reply in grid.pull_messages(list(waiting)):
+            # An error reply comes from the SuperLink itself: only the id tells whose it is.
+            node = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if node is not None:
+                yield node, reply
+        if not waiting or time.monotonic() >= deadline:
+            return
+        time.sleep(poll_s)
+
+
+def _answer(reply: Message) -> Answer:
+    if reply.has_error():
+        raise PayloadError(f"Flower reports: {clean(reply.error.reason or 'an error without a reason', MAX_REASON)}")
+    return answer_from_record(reply.content)

@@ -1,0 +1,103 @@
+"""What the command lines share: true exit codes, plain errors, progress bars."""
+
+import errno
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from shared.config import Table, apply_sets, read_toml
+from shared.errors import ConfigError, IsthmusError
+from shared.plan import Plan, read_plan
+from shared.processes import SWITCHES
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+
+err = Console(stderr=True, highlight=False)
+
+
+def quiet_libraries() -> None:
+    """Nothing phones home, and libraries' notes to developers stay off the user's screen.
+
+    A hub id given as ``--base`` may still be fetched unless the user says otherwise.
+    """
+    for key, value in SWITCHES.items():
+        if key != "HF_HUB_OFFLINE":
+            os.environ.setdefault(key, value)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    warnings.filterwarnings("ignore", category=UserWarning, module="opacus")
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """Turn what went wrong into one line and an exit status: 2 misuse, 1 failure, 130 interrupted."""
+    try:
+        yield
+    except ConfigError as error:
+        err.print(f"error: {error}", markup=False)
+        raise typer.Exit(MISUSED) from None
+    except IsthmusError as error:
+        err.print(f"error: {error}", markup=False)
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        err.print("interrupted: what was finished is saved", markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
+            err.print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}", markup=False)
+            raise typer.Exit(FAILED) from None
+        raise
+
+
+def plan_from(settings: Path | None, sets: list[str], more: Table) -> Plan:
+    """Settings file, then ``--set``, then the options that have names of their own."""
+    table = apply_sets(read_toml(settings) if settings is not None else {}, sets)
+    for section, values in more.items():
+        table.setdefault(section, {}).update(values)
+    return read_plan(table)
+
+
+class Bars:
+    """One progress bar at a time, with rate and time left, on stderr; silent where nobody looks."""
+
+    def __init__(self) -> None:
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=err,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self.current: tuple[str, TaskID] | None = None
+
+    def __enter__(self) -> "Bars":
+        self.bars.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bars.stop()
+
+    def tick(self, what: str, done: int, total: int) -> None:
+        """Show ``done`` of ``total``; a new ``what`` takes a new bar."""
+        if self.current is None or self.current[0] != what:
+            if self.current is not None:
+                self.bars.remove_task(self.current[1])
+            self.current = (what, self.bars.add_task(what, total=total, rate=""))
+        task = self.current[1]
+        speed = self.bars.tasks[-1].speed
+        self.bars.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+    def say(self, line: str) -> None:
+        """A line that stays, above the bar."""
+        err.print(line, markup=False)

@@ -1,0 +1,251 @@
+"""The five ways to recommend in each domain, side by side: what does a federation bring?
+
+zero_shot  the frozen base's texts alone, nothing trained
+local      the domain alone, with everything it may use at home
+federated  the global model, as it leaves the last round
+personal   the global model, then private fine-tuning at home
+pooled     all domains' data in one place: what no federation may do
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from client.evaluate import evaluate
+from client.rounds import DomainMember, Workshop, personalise
+from client.store import write_json
+from client.train import train
+from server import registry
+from server.aggregate import AGGREGATORS
+from server.rounds import ServerState, step
+from shared.errors import ConfigError
+from shared.lora import save_adapter
+from shared.model import (
+    Private,
+    Recommender,
+    adapter_tensors,
+    base_fingerprint,
+    load_adapter_tensors,
+    released_names,
+)
+from shared.payload import Task, Tensors
+from shared.plan import Plan
+from simulations.flower_run import run_in_flower
+from simulations.in_process import in_process
+from simulations.versions import versions
+
+METHODS = ("zero_shot", "local", "federated", "personal", "pooled")
+CARRIERS = ("in-process", "flower")
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Comparison:
+    """One simulation: its members, its run directory, and the cells that are done."""
+
+    plan: Plan
+    members: Sequence[DomainMember]
+    workshop: Workshop
+    out: Path
+    protocol: str
+    carrier: str = "in-process"
+    say: Say = print
+    cells: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # method -> domain -> metrics
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self, methods: Sequence[str]) -> dict[str, Any]:
+        """Fill the cells asked for, save after each, return ``result.json``'s content."""
+        registry.refuse_used(self.out)
+        (self.out / "homes").mkdir(parents=True, exist_ok=True)
+        write_json(self.out / "versions.json", versions())
+        model = self.workshop.model(self.plan)
+        start = adapter_tensors(model)
+        for member in self.members:
+            member.corpus(self.plan)
+        write_json(self.out / "fingerprints.json", self.fingerprints(model))
+        runs: dict[str, Callable[[Recommender, Tensors], None]] = {
+            "zero_shot": self.zero_shot,
+            "local": self.local,
+            "federated": self.federated,
+            "pooled": self.pooled,
+        }
+        for method, fill in runs.items():
+            if method in methods or (method == "federated" and "personal" in methods):
+                began = time.monotonic()
+                load_adapter_tensors(model, start)
+                fill(model, start)
+                self.seconds[method] = round(time.monotonic() - began, 1)
+                self.save()
+            if method == "federated" and "personal" in methods and "personal" not in self.cells:
+                began = time.monotonic()
+                self.personal(model)
+                self.seconds["personal"] = round(time.monotonic() - began, 1)
+                self.save()
+        return self.save()
+
+    def zero_shot(self, model: Recommender, start: Tensors) -> None:
+        for member in self.members:
+            self.put("zero_shot", member, evaluate(model, *self.test(member)))
+
+    def local(self, model: Recommender, start: Tensors) -> None:
+        for member in self.members:
+            load_adapter_tensors(model, start)
+            corpus = member.corpus(self.plan)
+            private = corpus.private(model)
+            place = ("local", member.name)
+            self.train(model, [member], [private], place, f"{member.name} alone")
+            self.put("local", member, evaluate(model, *self.test(member), private))
+
+    def pooled(self, model: Recommender, start: Tensors) -> None:
+        privates = [member.corpus(self.plan).private(model) for member in self.members]
+        self.train(model, self.members, privates, ("pooled",), "all domains pooled")
+        for member, private in zip(self.members, privates, strict=True):
+            self.put("pooled", member, evaluate(model, *self.test(member), private))
+
+    def train(
+        self,
+        model: Recommender,
+        members: Sequence[DomainMember],
+        privates: Sequence[Private],
+        place: tuple[str, ...],
+        what: str,
+    ) -> None:
+        tick = self.workshop.tick
+        outcome = train(
+            model,
+            [member.corpus(self.plan) for member in members],
+            privates,
+            self.plan,
+            epochs=self.plan.train.epochs,
+            place=place,
+            early_stopping=True,
+            tick=None if tick is None else lambda step, done, total: tick(f"{what}: {step}", done, total),
+        )
+        valid = " ".join(f"{value:.4f}" for value in outcome.valid)
+        self.say(f"{what}: kept epoch {outcome.epochs}, validation NDCG@10 {valid}")
+
+    def federated(self, model: Recommender, start: Tensors) -> None:
+        """All rounds through the carrier; the adapter and each round's log go into the run directory."""
+        base = base_fingerprint(self.plan.model, model.base)
+        aggregator = AGGREGATORS[self.plan.federation.family](self.plan.federation.weight_cap)
+        state = ServerState(1, self.plan, start, released_names(self.plan, list(start)), base, aggregator.init())
+        registry.begin(self.out, state)
+        began = time.monotonic()
+
+        def on_round(now: ServerState) -> None:
+            nonlocal began
+            now = registry.with_report(now, seconds=round(time.monotonic() - began, 2))
+            began = time.monotonic()
+            registry.save_state(self.out, now)
+            registry.append_round(self.out, now.report)
+            moved = max(now.report["moved"].values())
+            self.say(f"round {now.round - 1}/{self.plan.federation.rounds}: largest change {moved:.2g}")
+
+        if self.carrier == "flower":
+            names = [member.name for member in self.members]
+            rounds = self.plan.federation.rounds
+            state = run_in_flower(state, aggregator, rounds, names, self.spec(), torch.get_num_threads(), on_round)
+        else:
+            for _ in range(self.plan.federation.rounds):
+                state = step(state, in_process(self.members), aggregator)
+                on_round(state)
+        load_adapter_tensors(model, state.adapter)
+        lora = {name: value for name, value in state.adapter.items() if ".lora_" in name}
+        save_adapter(model.top.wrapped, lora, self.out / "adapter")
+        for member in self.members:
+            self.put("federated", member, evaluate(model, *self.test(member)))
+            if self.carrier == "flower":  # its members fine-tuned at home when the last round was over
+                found = json.loads(member.home.result.read_text(encoding="utf-8"))
+                self.put("personal", member, found["personal"])
+
+    def personal(self, model: Recommender) -> None:
+        """Private fine-tuning on top of the global model; what serving needs goes into each home."""
+        state = registry.load_state(self.out)
+        task = Task("finish", state.round, self.plan, state.adapter, state.base)
+        for member in self.members:
+            load_adapter_tensors(model, state.adapter)
+            private, _ = personalise(model, member.corpus(self.plan), self.plan, self.workshop.tick)
+            scores = evaluate(model, *self.test(member), private)
+            self.put("personal", member, scores)
+            member.keep(model, private, task, {"domain": member.name, "protocol": self.protocol, "personal": scores})
+
+    def spec(self) -> Path:
+        """What Flower's actors need to open the members themselves."""
+        options = {"cache": str(self.workshop.cache.resolve()), "protocol": self.protocol, "simulated": True}
+        members = {
+            member.name: {
+                "folder": str(member.domain.folder.resolve()),
+                "home": str(member.home.folder.resolve()),
+                "options": options,
+            }
+            for member in self.members
+        }
+        path = self.out / "members.json"
+        write_json(path, {"opener": "client.rounds:open_member", "members": members})
+        return path.resolve()
+
+    def test(self, member: DomainMember) -> tuple[Any, Any]:
+        corpus = member.corpus(self.plan)
+        return corpus, corpus.split.test
+
+    def put(self, method: str, member: DomainMember, metrics: dict[str, float]) -> None:
+        self.cells.setdefault(method, {})[member.name] = metrics
+        self.say(f"{member.name} {method}: HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}")
+        self.save()
+
+    def fingerprints(self, model: Recommender) -> dict[str, Any]:
+        catalogues = {member.name: member.domain.catalog.fingerprint for member in self.members}
+        return {"base": base_fingerprint(self.plan.model, model.base), "catalogues": catalogues}
+
+    def save(self) -> dict[str, Any]:
+        """Write ``result.json`` with what is known so far."""
+        domains: dict[str, Any] = {}
+        for member in self.members:
+            data = member.domain
+            domains[member.name] = {
+                "users": len(data.interactions.user_ids),
+                "items": len(data.catalog),
+                "interactions": len(data.interactions),
+                "notes": list(member.corpus(self.plan).split.notes),
+                **{method: cells[member.name] for method, cells in self.cells.items() if member.name in cells},
+            }
+            if spent := member.spent(self.plan):
+                domains[member.name]["privacy"] = spent
+        result = {
+            "protocol": self.protocol,
+            "ranking": "full",
+            "seed": self.plan.federation.seed,
+            "rounds": self.plan.federation.rounds,
+            "carrier": self.carrier,
+            "family": self.plan.federation.family,
+            "adversarial": self.plan.adversary.weight > 0,
+            "seconds": round(time.monotonic() - self.started, 1),
+            "seconds_by_method": self.seconds,
+            "domains": domains,
+            "macro": {method: macro(cells) for method, cells in self.cells.items() if len(cells) == len(self.members)},
+        }
+        write_json(self.out / "result.json", result)
+        return result
+
+
+def macro(cells: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Mean over domains of each metric."""
+    names = next(iter(cells.values()))
+    return {name: float(np.mean([cell[name] for cell in cells.values()])) for name in names}
+
+
+def check_methods(only: Sequence[str]) -> tuple[str, ...]:
+    """The methods to run. Raises ConfigError on an unknown name."""
+    chosen = [name.strip().replace("-", "_") for text in only for name in text.split(",") if name.strip()]
+    for name in chosen:
+        if name not in METHODS:
+            raise ConfigError(f"--only: expected one of {', '.join(METHODS)}, found {name!r}")
+    return tuple(chosen) or METHODS

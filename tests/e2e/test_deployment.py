@@ -1,0 +1,162 @@
+"""Real processes on loopback: SuperLink, SuperNodes, relays, resident members without torch."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from support.fake_member import NAMES, FakeMember, fake_plan, fake_start
+
+from server import registry
+from server.aggregate import weighted_mean
+from server.rounds import ServerState, step
+from shared.processes import free_port
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIVER = ROOT / "tests" / "support" / "federation_driver.py"
+
+
+class Federation:
+    """Starts drivers, keeps their output in files, ends them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, str(free_port())
+        self.running: list[subprocess.Popen] = []
+
+    def start(self, label: str, *words: object) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with (self.folder / f"{label}.out").open("wb") as out:
+            command = [sys.executable, str(DRIVER), *map(str, words)]
+            self.running.append(subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT))
+        return self.running[-1]
+
+    def server(self, label: str, run: str, rounds: int, clients: int, wait_s: float, *flags: str) -> subprocess.Popen:
+        return self.start(label, "server", self.folder / run, self.port, rounds, clients, wait_s, *flags)
+
+    def client(self, name: str, behaviour: str = "good", once: str = "once") -> subprocess.Popen:
+        return self.start(name, "client", name, behaviour, self.folder / name, self.port, once)
+
+    def said(self, label: str) -> str:
+        return (self.folder / f"{label}.out").read_text()
+
+    def wait_said(self, label: str, text: str, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.said(label):
+            assert time.monotonic() < deadline, f"{label} never said {text!r}:\n{self.said(label)}"
+            time.sleep(0.1)
+
+    def left(self) -> list[str]:
+        """Command lines of processes that still belong to this federation."""
+        mine = []
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            home = (process.info["environ"] or {}).get("FLWR_HOME", "")
+            if home.startswith(str(self.folder)):
+                mine.append(" ".join(process.info["cmdline"] or []))
+        return mine
+
+    def wait_gone(self, timeout_s: float = 15) -> None:
+        deadline = time.monotonic() + timeout_s
+        while left := self.left():
+            assert time.monotonic() < deadline, left
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def federation(tmp_path):
+    made = Federation(tmp_path)
+    yield made
+    for process in made.running:
+        if process.poll() is None:
+            process.terminate()
+    for process in made.running:
+        process.wait(20)
+    made.wait_gone()
+
+
+def in_process(rounds: int) -> ServerState:
+    plan = fake_plan(rounds)
+    state = ServerState(1, plan, *fake_start(plan))
+    members = {name: FakeMember(name) for name in NAMES}
+    for _ in range(rounds):
+        state = step(state, lambda task: [members[name].train(task) for name in sorted(members)], weighted_mean(4096))
+    return state
+
+
+def test_killed_and_resumed_run_equals_the_loop_in_process(federation):
+    clients = [federation.client(name) for name in NAMES]
+    server = federation.server("server", "run", 2, 3, 60)
+    federation.wait_said("server", "round 1/2: 3 domains (book, music, video)")
+    server.kill()
+    server.wait(10)
+
+    resumed = federation.server("resumed", "run", 2, 3, 60, "--resume")
+    assert resumed.wait(90) == 0, federation.said("resumed")
+    assert "round 2/2: 3 domains (book, music, video)" in federation.said("resumed")
+    assert [client.wait(30) for client in clients] == [0, 0, 0]
+
+    expected = in_process(2)
+    state = registry.load_state(federation.folder / "run")
+    assert state.round == expected.round
+    assert [report["round"] for report in registry.read_rounds(federation.folder / "run")] == [1, 2]
+    assert state.report["update_norms"] == expected.report["update_norms"]
+    for key, value in expected.adapter.items():
+        np.testing.assert_array_equal(state.adapter[key], value)
+        for name in NAMES:
+            with np.load(federation.folder / name / "kept.npz") as kept:
+                np.testing.assert_array_equal(kept[key], value)
+
+
+def test_server_says_why_it_failed_and_the_client_outlives_it(federation):
+    client = federation.client("video", "refuses", "stay")
+    alone = federation.server("alone", "alone", 1, 3, 4)
+    assert alone.wait(60) == 1
+    assert re.search(r"failed: .*[01] of 3 domains came within 4 s", federation.said("alone"))
+
+    refused = federation.server("refused", "refused", 1, 1, 60)
+    assert refused.wait(90) == 1
+    said = federation.said("refused")
+    assert "no usable update this round" in said
+    assert "video: the plan would spend epsilon 9, the data owner allows 8" in said
+    assert "Traceback" not in said
+
+    client.terminate()
+    assert client.wait(20) == 0
+    assert "Traceback" not in federation.said("video")
+
+
+def test_interrupts_in_the_middle_of_a_round_stop_everything(federation):
+    client = federation.client("video", "sleeps")
+    server = federation.server("server", "run", 1, 1, 60)
+    federation.wait_said("video", "round 1: training")
+    server.send_signal(signal.SIGINT)
+    assert server.wait(30) == 130
+    assert "interrupted" in federation.said("server")
+    start = time.monotonic()
+    client.send_signal(signal.SIGINT)
+    assert client.wait(20) == 0, federation.said("video")
+    assert time.monotonic() - start < 15  # and not the two minutes of its training
+    assert "stopped in the middle of a task" in federation.said("video")
+    federation.wait_gone()
+    again = federation.server("again", "run", 1, 1, 60)
+    assert again.wait(20) == 2
+    assert "already holds a run; pass --resume" in federation.said("again")
+
+
+def test_client_gives_up_when_nobody_answers(federation):
+    from client.supervise import run_client
+
+    lines: list[str] = []
+    address = f"127.0.0.1:{federation.port}"
+    status = run_client(
+        FakeMember("video"), "video", address, federation.folder / "video", connect_timeout_s=2, say=lines.append
+    )
+    assert status == 1
+    assert "did not admit video within 2 s; start the server" in lines[-1]
