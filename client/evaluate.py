@@ -10,7 +10,8 @@ from client.splits import Cases, Histories
 from shared.metrics import ranking_metrics
 from shared.model import Private, Recommender, positions_logits
 
-BLOCK_SCORES = 8_000_000  # scores held at a time: 32 MB
+BLOCK_SCORES = 4_000_000  # scores held at a time: 16 MB
+BLOCK_ROWS = 512  # histories held at a time: their vectors take 40 MB
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def case_ranks(
     ranks = np.zeros(len(cases.targets.items), np.int64)
     lengths = np.minimum(np.diff(cases.histories.offsets), model.plan.max_history)
     order = np.argsort(lengths, kind="stable")  # like lengths together: little padding
-    for block in in_order(len(cases), max(1, BLOCK_SCORES // len(space))):
+    for block in in_order(len(cases), max(1, min(BLOCK_ROWS, BLOCK_SCORES // len(space)))):
         rows = order[block]
         scores = history_scores(model, corpus, x, v, cases.histories, rows, cases.users[rows], private)
         if cases.seen is not None:

@@ -26,7 +26,7 @@ from shared.plan import Plan
 from shared.seeding import stream, torch_stream
 
 Ints = npt.NDArray[np.int64]
-BATCH_SCORES = 16_000_000  # most scores of one batch: 64 MB, and a few times that with gradients
+BATCH_SCORES = 8_000_000  # most scores of one batch: 32 MB, and some ten times that with gradients
 
 Tick = Callable[[str, int, int], None]  # (what, done, total)
 

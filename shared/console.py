@@ -65,6 +65,25 @@ def plan_from(settings: Path | None, sets: list[str], more: Table) -> Plan:
     return read_plan(table)
 
 
+def named(
+    rounds: int | None,
+    seed: int | None,
+    family: str | None,
+    base: str | None,
+    adversarial: bool,
+    epsilon: float | None,
+    delta: float | None,
+) -> dict[str, dict[str, Any]]:
+    """Options with names of their own as settings."""
+    given: dict[str, dict[str, Any]] = {
+        "federation": {"rounds": rounds, "seed": seed, "family": family},
+        "model": {"base": base},
+        "adversary": {"weight": 1.0 if adversarial else None},
+        "privacy": {"epsilon": epsilon, "delta": delta},
+    }
+    return {part: {k: v for k, v in values.items() if v is not None} for part, values in given.items()}
+
+
 class Bars:
     """One progress bar at a time, with rate and time left, on stderr; silent where nobody looks."""
 

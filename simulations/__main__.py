@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from shared.console import Bars, plan_from, quiet_libraries, settled
+from shared.console import Bars, named, plan_from, quiet_libraries, settled
 from shared.errors import ConfigError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -29,9 +29,7 @@ def main(
     protocol: Annotated[str, typer.Option(help="loo (leave one out) or time (one cut in time).")] = "loo",
     rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Some of zero_shot,local,federated,personal,pooled.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Some of zero_shot,local,federated,personal,pooled.")] = None,
     carrier: Annotated[str, typer.Option(help="in-process, or flower (its simulation engine).")] = "in-process",
     family: Annotated[str | None, typer.Option(help="ffa (exact) or fedavg (A and B apart: inexact).")] = None,
     base: Annotated[str | None, typer.Option(help="minilm, a folder, or a hub id of a BERT checkpoint.")] = None,
@@ -63,25 +61,6 @@ def main(
             typer.echo(json.dumps(result, indent=2))
         else:
             show(result, run)
-
-
-def named(
-    rounds: int | None,
-    seed: int | None,
-    family: str | None,
-    base: str | None,
-    adversarial: bool,
-    epsilon: float | None,
-    delta: float | None,
-) -> dict[str, dict[str, Any]]:
-    """Options with names of their own as settings."""
-    given: dict[str, dict[str, Any]] = {
-        "federation": {"rounds": rounds, "seed": seed, "family": family},
-        "model": {"base": base},
-        "adversary": {"weight": 1.0 if adversarial else None},
-        "privacy": {"epsilon": epsilon, "delta": delta},
-    }
-    return {part: {k: v for k, v in values.items() if v is not None} for part, values in given.items()}
 
 
 def show(result: dict[str, Any], run: Path) -> None:

@@ -1,0 +1,136 @@
+"""``python -m client --domain video``: the data owner's side of a federation, and what it serves at home."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.console import Bars, quiet_libraries, settled
+from shared.errors import ConfigError
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+CACHE = Path("var/cache")
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    domain: Annotated[str, typer.Option(help="Name of this domain.")],
+    data: Annotated[Path | None, typer.Option(help="The domain's folder (see README: data).")] = None,
+    superlink: Annotated[str, typer.Option(help="The server, host:port.")] = "127.0.0.1:18000",
+    home: Annotated[Path | None, typer.Option(help="The domain's private folder; default var/client/DOMAIN.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = CACHE,
+    protocol: Annotated[str, typer.Option(help="How the domain evaluates itself: loo or time.")] = "loo",
+    max_epsilon: Annotated[float | None, typer.Option(help="Refuse releases beyond this epsilon.")] = None,
+    root_certificates: Annotated[Path | None, typer.Option(help="The server's ca.crt; none: loopback only.")] = None,
+    key: Annotated[Path | None, typer.Option(help="This node's private key, where the server asks for one.")] = None,
+    connect_timeout: Annotated[float, typer.Option(help="Seconds without the server before giving up.")] = 300.0,
+    once: Annotated[bool, typer.Option("--once", help="End after the run instead of waiting for the next.")] = False,
+) -> None:
+    """Join a federation with this domain's own interactions; they never leave this process.
+
+    With a command (recommend, status), do that instead.
+    """
+    quiet_libraries()
+    place = home or Path("var/client") / domain
+    context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
+    if context.invoked_subcommand is not None:
+        return
+    with settled():
+        if data is None:
+            raise ConfigError("joining a federation needs --data FOLDER with this domain's files")
+        with Bars() as bars:
+            from client.rounds import open_member  # heavy: only once the options are known to be good
+            from client.supervise import run_client
+
+            member = open_member(data, domain, place, cache=str(cache), protocol=protocol, max_epsilon=max_epsilon)
+            member.workshop.tick = bars.tick
+            bars.say(member.domain.describe())
+            code = run_client(
+                member,
+                domain,
+                superlink,
+                place,
+                root_certificates=root_certificates,
+                key=key,
+                connect_timeout_s=connect_timeout,
+                once=once,
+                say=bars.say,
+            )
+        raise typer.Exit(code)
+
+
+@app.command()
+def recommend(
+    context: typer.Context,
+    user: Annotated[str | None, typer.Option(help="A user of this domain.")] = None,
+    history: Annotated[str | None, typer.Option(help='Titles, oldest first: "title; title".')] = None,
+    k: Annotated[int, typer.Option("-k", help="How many.")] = 10,
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Print items for a user, or for a history, from a finished run. Seen items stay away."""
+    with settled():
+        if (user is None) == (history is None):
+            raise ConfigError("recommend expects either --user ID or --history TITLES")
+        from client.recommend import Serving
+        from client.store import Home
+
+        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        found = serving.for_user(user, k) if user is not None else serving.for_history((history or "").split(";"), k)
+        if as_json:
+            typer.echo(json.dumps({"domain": serving.domain.name, "items": [asdict(item) for item in found]}, indent=2))
+            return
+        table = Table()
+        table.add_column("", justify="right")
+        table.add_column("title")
+        table.add_column("score", justify="right")
+        for item in found:
+            table.add_row(str(item.rank), item.title, f"{item.score:.2f}")
+        Console().print(table)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+) -> None:
+    """Print the results of the last finished run at home, and the privacy spent, as JSON."""
+    with settled():
+        from client.store import Home
+        from shared.accounting import epsilon, sentence
+        from shared.ledger import read_events
+
+        home = Home(finished(context.obj, run))
+        if not home.result.is_file():
+            raise ConfigError(f"no finished run in {home.folder}; train first, or pass the run's folder with --run")
+        result: dict[str, Any] = json.loads(home.result.read_text(encoding="utf-8"))
+        if events := read_events(home.ledger):
+            delta = json.loads(home.about.read_text(encoding="utf-8"))["plan"]["privacy"]["delta"]
+            spent = epsilon(events, delta)
+            result["privacy"] = {"epsilon": spent, "delta": delta, "in words": sentence(spent, delta)}
+        typer.echo(json.dumps(result, indent=2))
+
+
+def finished(given: dict[str, Any], run: Path | None) -> Path:
+    """The home of a finished run: of ``--run``, of ``--home``, else the domain's own or the newest simulation's."""
+    own: Path = given["home"]
+    if run is not None:
+        return run / "homes" / given["domain"]
+    if given["home_given"] or (own / "home.json").is_file():
+        return own
+    newest: list[Path] = sorted(Path("runs").glob(f"*/homes/{given['domain']}/home.json"), key=lambda path: path.stat().st_mtime)
+    return newest[-1].parent if newest else own
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m client")

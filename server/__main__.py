@@ -1,0 +1,82 @@
+"""``python -m server``: one federation from the first round to the last."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.console import err, named, plan_from, quiet_libraries, settled
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    clients: Annotated[int, typer.Option(help="Domains to wait for before the first round.")] = 2,
+    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
+    family: Annotated[str | None, typer.Option(help="ffa (exact) or fedavg (A and B apart: inexact).")] = None,
+    base: Annotated[str | None, typer.Option(help="minilm, a folder, or a hub id of a BERT checkpoint.")] = None,
+    adversarial: Annotated[bool, typer.Option("--adversarial", help="Adversarial training.")] = False,
+    epsilon: Annotated[float | None, typer.Option(help="User-level privacy budget of the whole run.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Its delta; well below one in the number of users.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
+    sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Run directory; default runs/server- and the time.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last complete round.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 18000,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for the domains.")] = 300.0,
+    round_timeout: Annotated[float, typer.Option(help="Seconds for one round.")] = 3600.0,
+    certificates: Annotated[Path | None, typer.Option(help="Folder made by `certs`; needed off loopback.")] = None,
+) -> None:
+    """Run a federation; ends with status 0 only when every round is done."""
+    quiet_libraries()
+    if context.invoked_subcommand is not None:
+        return
+    with settled():
+        more = named(rounds, seed, family, base, adversarial, epsilon, delta)
+        plan = plan_from(settings, sets or [], more)
+        from server.certs import certificates_in
+        from server.launch import run_server
+
+        where = run_dir or Path("runs") / time.strftime("server-%Y%m%d-%H%M%S")
+        err.print(f"run directory: {where}", markup=False)
+        code = run_server(
+            plan,
+            where,
+            clients=clients,
+            host=host,
+            port=port,
+            wait_s=wait,
+            round_timeout_s=round_timeout,
+            certificates=None if certificates is None else certificates_in(certificates),
+            resume=resume,
+            say=lambda line: err.print(line, markup=False),
+        )
+        raise typer.Exit(code)
+
+
+@app.command()
+def certs(
+    folder: Annotated[Path, typer.Argument(help="Where to write them.")],
+    members: Annotated[list[str] | None, typer.Option("--member", help="A domain that may join; repeatable.")] = None,
+    hosts: Annotated[list[str] | None, typer.Option("--name", help="Names and addresses of this server.")] = None,
+) -> None:
+    """Make a certificate authority, the server's certificate, and one key per member."""
+    with settled():
+        from server.certs import make_certificates
+
+        for path in make_certificates(folder, members or [], hosts or ["localhost", "127.0.0.1"]):
+            typer.echo(str(path))
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m server")

@@ -1,0 +1,95 @@
+"""Certificates for a federation of one's own: an authority, the server's, and a key per member."""
+
+import datetime as dt
+import ipaddress
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from server.superlink import Certificates
+from shared.errors import ConfigError
+
+DAYS = 365
+
+
+def certificates_in(folder: Path) -> Certificates:
+    """The server's files in a folder made by ``make_certificates``."""
+    members = folder / "members"
+    return Certificates(
+        folder / "ca.crt", folder / "server.crt", folder / "server.key", members if members.is_dir() else None
+    )
+
+
+def make_certificates(folder: Path, members: Sequence[str], hosts: Sequence[str]) -> list[Path]:
+    """Write ca.crt, server.crt, server.key, members/NAME and members/NAME.pub; returns the paths.
+
+    The authority's private key is not kept: to add a name, make new certificates. Members of a folder that
+    has certificates already are added to it. Raises ConfigError on a name that cannot be a file's.
+    """
+    for name in members:
+        if not name or any(letter in name for letter in "/\\\0") or name.startswith("."):
+            raise ConfigError(f"--member: expected a plain name, found {name!r}")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = [] if (folder / "ca.crt").exists() else _server_files(folder, hosts)
+    return made + [path for name in members for path in _member_key(folder / "members", name)]
+
+
+def _server_files(folder: Path, hosts: Sequence[str]) -> list[Path]:
+    authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Isthmus federation")])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+    root = _certificate(issuer, issuer, authority.public_key())
+    root = root.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    leaf = _certificate(subject, issuer, server.public_key())
+    leaf = leaf.add_extension(x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False)
+    leaf = leaf.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    private = server.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    pem = serialization.Encoding.PEM
+    return [
+        _write(folder / "ca.crt", root.sign(authority, hashes.SHA256()).public_bytes(pem), 0o644),
+        _write(folder / "server.crt", leaf.sign(authority, hashes.SHA256()).public_bytes(pem), 0o644),
+        _write(folder / "server.key", private, 0o600),
+    ]
+
+
+def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(minutes=5))
+    return builder.not_valid_after(now + dt.timedelta(days=DAYS))
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _member_key(folder: Path, name: str) -> list[Path]:
+    key = ec.generate_private_key(ec.SECP384R1())  # the curve Flower's node keys take
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    folder.mkdir(parents=True, exist_ok=True)
+    return [_write(folder / name, private, 0o600), _write(folder / f"{name}.pub", public + b"\n", 0o644)]
+
+
+def _write(path: Path, raw: bytes, mode: int) -> Path:
+    """Never over a file that is there: a lost key locks its owner out."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        raise ConfigError(f"{path} exists already; move it away to make a new one") from None
+    with os.fdopen(handle, "wb") as file:
+        file.write(raw)
+    return path
