@@ -125,10 +125,11 @@ def finished(given: dict[str, Any], run: Path | None) -> Path:
     """The home of a finished run: of ``--run``, of ``--home``, else the domain's own or the newest simulation's."""
     own: Path = given["home"]
     if run is not None:
-        return run / "homes" / given["domain"]
+        return run / "homes" / str(given["domain"])
     if given["home_given"] or (own / "home.json").is_file():
         return own
-    newest: list[Path] = sorted(Path("runs").glob(f"*/homes/{given['domain']}/home.json"), key=lambda path: path.stat().st_mtime)
+    simulated = Path("runs").glob(f"*/homes/{given['domain']}/home.json")
+    newest = sorted(simulated, key=lambda path: path.stat().st_mtime)
     return newest[-1].parent if newest else own
 
 

@@ -14,7 +14,6 @@ class Limits:
     """What a data owner allows; ``None`` leaves the choice to the federation's plan."""
 
     max_epsilon: float | None = None
-    max_rounds: int = 10_000
 
 
 def planned_noise(plan: Plan, users: int, rate: float) -> float:

@@ -172,8 +172,6 @@ class DomainMember:
 
     def _take(self, task: Task) -> Recommender:
         """Check a task against our own base and load its adapter."""
-        if task.round > self.limits.max_rounds:
-            raise PayloadError(f"round {task.round} is above this domain's limit of {self.limits.max_rounds}")
         model = self.workshop.model(task.plan)
         own = base_fingerprint(task.plan.model, model.base)
         if task.base != own:
@@ -195,11 +193,16 @@ def personalise(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | Non
 
 
 def must_move(delta: Tensors) -> None:
-    """Raises TrainingError naming the tensors of a trained update that did not move at all."""
+    """Raises TrainingError when the update is empty or an adapter tensor in it did not move.
+
+    Towers may hold still in the first steps of a small domain (what lies below a zero-initialised layer has
+    no gradient yet); adapters may not: private training that silently moves none is a known failure.
+    """
     still = sorted(name for name, value in delta.items() if not np.any(value))
-    if still:
+    adapters = [name for name in still if ".lora_" in name]
+    if len(still) == len(delta) or adapters:
         raise TrainingError(
-            f"training moved nothing in {len(still)} of {len(delta)} tensors, first {still[0]!r}; "
+            f"training moved nothing in {len(still)} of {len(delta)} tensors, first {[*adapters, *still][0]!r}; "
             "raise train.lr or train.lora_lr, or train on more data"
         )
 

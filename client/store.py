@@ -14,7 +14,7 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
 from shared.errors import DataError
-from shared.payload import Tensors
+from shared.payload import Tensors, dense
 from shared.plan import Plan, plan_from_json
 
 
@@ -68,7 +68,7 @@ def keep(home: Home, kept: Kept, result: dict[str, Any]) -> None:
         "domain": kept.domain,
         "protocol": kept.protocol,
     }
-    _aside(home.adapter, lambda path: save_file(kept.adapter, path))
+    _aside(home.adapter, lambda path: save_file(dense(kept.adapter), path))
     _aside(home.private, lambda path: save_torch(kept.private, path))
     write_json(home.result, result)
     write_json(home.about, about)  # last: a home without it holds no finished run

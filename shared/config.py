@@ -26,12 +26,17 @@ def read_section(cls: type[T], table: Mapping[str, Any], where: str) -> T:
 def _fit(hint: Any, value: Any, where: str) -> Any:
     """Let an int stand for a float and a list for a tuple; refuse every other mismatch."""
     origin = getattr(hint, "__origin__", None)
-    if origin is tuple and isinstance(value, list | tuple):
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list, found {value!r}")
         return tuple(_fit(hint.__args__[0], part, where) for part in value)
     options = getattr(hint, "__args__", None) if origin is None else None
     kinds = tuple(options) if options else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: expected a number, found one of {len(str(value))} digits") from None
     if isinstance(value, bool) and bool not in kinds:
         raise ConfigError(f"{where}: expected {_spell(kinds)}, found {value!r}")
     if not isinstance(value, kinds):

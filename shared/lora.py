@@ -5,14 +5,13 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from shared.errors import PayloadError
-from shared.payload import Tensors, check_like
+from shared.payload import Tensors, check_like, dense
 from shared.plan import ModelPlan
 from shared.prefix import Bert, attention_mask
 from shared.seeding import torch_stream
@@ -95,9 +94,7 @@ def save_adapter(model: nn.Module, tensors: Tensors, folder: Path) -> None:
     config["base_model_name_or_path"] = None
     text = json.dumps({key: _plain(value) for key, value in sorted(config.items())}, indent=2)
     (folder / "adapter_config.json").write_text(text)
-    save_file(
-        {key: np.ascontiguousarray(value) for key, value in tensors.items()}, folder / "adapter_model.safetensors"
-    )
+    save_file(dense(tensors), folder / "adapter_model.safetensors")
 
 
 def _plain(value: object) -> object:

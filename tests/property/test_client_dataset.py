@@ -36,7 +36,10 @@ def write(folder, events, name):
 
 
 def different(events):
-    return list({row[:4]: row for row in reversed(events)}.values())[::-1]  # the first of each, in order
+    first = {}
+    for row in events:
+        first.setdefault(row[:4], row)
+    return list(first.values())
 
 
 @settings(max_examples=40, deadline=None)
