@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import shared.model as model_module
+import shared.prefix as prefix
+from shared.errors import BaseModelError
+from shared.model import Recommender
+from shared.plan import ModelPlan
+from shared.prefix import find_base, length_batches, load_bert, prefix_key, prefix_states, tokenize
+
+TEXTS = ("red guitar", "", "the movie of the year: a love story in space", "x" * 300, "红色 tea")
+
+
+def full_bert(base, texts, max_tokens):
+    """The whole model, text by text, mean over tokens, length 1: the slow truth."""
+    bert = load_bert(base)
+    rows = []
+    for ids in tokenize(base, texts, max_tokens):
+        with torch.no_grad():
+            hidden = bert(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        rows.append(torch.nn.functional.normalize(hidden.mean(0), dim=0))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("top", [1, 2, 3])
+def test_cached_prefix_and_top_equal_the_full_bert(tiny_base, tmp_path, monkeypatch, top):
+    monkeypatch.setattr(model_module, "BF16", False)
+    base = find_base(str(tiny_base))
+    model = Recommender(ModelPlan(base=str(tiny_base), top_layers=top, max_tokens=24, rank=2), base, seed=1)
+    states = prefix_states(model.top.bert, base, TEXTS, model.split, 24, tmp_path)
+    found = model.encode_raw(states, np.arange(len(TEXTS)))
+    # the cache holds bfloat16: 8 bits of mantissa
+    torch.testing.assert_close(found, full_bert(base, TEXTS, 24), atol=5e-3, rtol=0)
+
+
+def test_parity_on_the_embedded_base(tmp_path):
+    base = find_base("minilm")
+    model = Recommender(ModelPlan(), base, seed=1)
+    states = prefix_states(model.top.bert, base, TEXTS, model.split, 64, tmp_path)
+    cosine = (model.encode_raw(states, np.arange(len(TEXTS))) * full_bert(base, TEXTS, 64)).sum(1)
+    assert cosine.min() > 0.999
+
+
+def test_the_next_run_reads_and_does_not_compute(tiny_base, tmp_path, monkeypatch):
+    base = find_base(str(tiny_base))
+    bert = load_bert(base)
+    first = prefix_states(bert, base, TEXTS, 2, 24, tmp_path)
+    monkeypatch.setattr(prefix, "prefix_forward", lambda *_: pytest.fail("computed again"))
+    again = prefix_states(bert, base, TEXTS, 2, 24, tmp_path)
+    assert torch.equal(first.states, again.states)
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda place: flip(place / "states.bf16"),
+        lambda place: flip(place / "offsets.npy"),
+        lambda place: (place / "manifest.json").unlink(),
+        lambda place: (place / "manifest.json").write_text("{"),
+        lambda place: (place / "states.bf16").write_bytes((place / "states.bf16").read_bytes()[:-2]),
+        lambda place: (place / "manifest.json").write_text(json.dumps({"shape": [1, 1], "states": "x"})),
+    ],
+)
+def test_a_damaged_cache_is_detected_and_rebuilt(tiny_base, tmp_path, damage):
+    base = find_base(str(tiny_base))
+    bert = load_bert(base)
+    whole = prefix_states(bert, base, TEXTS, 2, 24, tmp_path).states.clone()
+    place = tmp_path / prefix_key(base, 2, 24, TEXTS)
+    damage(place)
+    assert prefix._open(place) is None
+    assert torch.equal(prefix_states(bert, base, TEXTS, 2, 24, tmp_path).states, whole)
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+def test_the_address_depends_on_all_that_matters(tiny_base):
+    base = find_base(str(tiny_base))
+    keys = {
+        prefix_key(base, 2, 24, TEXTS),
+        prefix_key(base, 1, 24, TEXTS),
+        prefix_key(base, 2, 25, TEXTS),
+        prefix_key(base, 2, 24, TEXTS[::-1]),
+        prefix_key(base, 2, 24, ("red", " guitar", *TEXTS[1:])),
+        prefix_key(find_base("minilm"), 2, 24, TEXTS),
+    }
+    assert len(keys) == 6
+
+
+def test_altered_weights_are_refused(monkeypatch):
+    monkeypatch.setattr(prefix, "MINILM_SHA256", "0" * 64)
+    with pytest.raises(BaseModelError, match="SHA-256"):
+        find_base("minilm")
+
+
+def test_a_base_that_is_no_bert(tmp_path, tiny_base, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(BaseModelError, match="no BERT checkpoint"):
+        find_base(str(tmp_path / "nowhere"))
+    with pytest.raises(BaseModelError, match="holds no"):
+        find_base(str(tmp_path))
+    with pytest.raises(BaseModelError, match="top_layers must lie between 1 and 3"):
+        Recommender(ModelPlan(base=str(tiny_base), top_layers=4), find_base(str(tiny_base)), 1)
+    (tmp_path / "config.json").write_text('{"model_type": "nonsense"}')
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(BaseModelError, match="cannot load"):
+        load_bert(find_base(str(tmp_path)))
+
+
+def test_a_cache_that_cannot_be_written(tiny_base, tmp_path):
+    (tmp_path / "file").write_text("")
+    base = find_base(str(tiny_base))
+    with pytest.raises(BaseModelError, match="another --cache"):
+        prefix_states(load_bert(base), base, TEXTS, 2, 24, tmp_path / "file")
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=80), st.integers(64, 400))
+def test_length_batches_hold_every_row_once_within_the_budget(lengths, budget):
+    lengths = np.array(lengths)
+    batches = length_batches(np.arange(len(lengths)), lengths, budget)
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    assert all(len(rows) * lengths[rows].max() <= budget for rows in batches)
