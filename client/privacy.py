@@ -15,6 +15,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
 
+import shared.model
 from client.adversary import worst_case
 from client.batches import pad
 from client.corpus import Corpus
@@ -178,7 +179,10 @@ class PerUserGradients:
     def encode(self, lot: Lot) -> torch.Tensor:
         """Whitened text vectors of each user's slots, (users, slots, dim); one row per slot, shared or not."""
         hidden, mask = self.space.states.padded(lot.items.flatten().numpy())
-        x = self.space.whitening(self.model.top(hidden.float(), mask))
+        # Half precision where the CPU has it: gradients are clipped and noised after it, so the bound holds.
+        with torch.autocast("cpu", torch.bfloat16, enabled=shared.model.BF16):
+            raw = self.model.top(hidden if shared.model.BF16 else hidden.float(), mask)
+        x = self.space.whitening(raw)
         return x.view(*lot.items.shape, -1)
 
     def losses(self, x: torch.Tensor, lot: Lot) -> torch.Tensor:

@@ -28,6 +28,8 @@ from shared.seeding import stream, torch_stream
 Ints = npt.NDArray[np.int64]
 BATCH_SCORES = 8_000_000  # most scores of one batch: 32 MB, and some ten times that with gradients
 
+LEAST_BATCH = 16
+
 Tick = Callable[[str, int, int], None]  # (what, done, total)
 
 
@@ -60,12 +62,14 @@ def train(
     seed = plan.federation.seed
     draw = stream(seed, *place, "batches")
     data = [windows(corpus.split.train, model.plan.max_history) for corpus in corpora]
-    sizes = [max(1, BATCH_SCORES // len(corpus.space)) for corpus in corpora]
+    most = [max(1, BATCH_SCORES // len(corpus.space)) for corpus in corpora]
+    # A small domain takes smaller batches, so that an epoch still has enough steps to learn from.
+    sizes = [min(plan.train.batch_users, max(LEAST_BATCH, len(users) // plan.train.least_steps)) for _, users in data]
 
     def one_epoch() -> list[list[Ints]]:
         return [
-            shuffled(rows.lengths, plan.train.batch_users, most, draw)
-            for (rows, _), most in zip(data, sizes, strict=True)
+            shuffled(rows.lengths, size, events, draw)
+            for (rows, _), size, events in zip(data, sizes, most, strict=True)
         ]
 
     queues = one_epoch()
@@ -94,8 +98,9 @@ def train(
                 done += 1
                 if tick is not None:
                     tick(f"epoch {epoch}/{epochs}", min(done, total), total)
-            for catalogue in catalogues:
-                catalogue.push(lora)
+            if epoch == epochs:
+                for catalogue in catalogues:
+                    catalogue.push(lora)
             loss = float(sums[0] / max(sums[1], 1))
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} in epoch {epoch}; lower train.lr or train.lora_lr")

@@ -29,11 +29,11 @@ class ModelPlan:
     lora_dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "value", "intermediate.dense", "output.dense")
     similarity: str = "cosine"
-    hidden: int = 256  # width of the item tower's ReLU layer
+    hidden: int = 512  # width of the item tower's ReLU layer
     width: int = 128  # width of the sequence tower
     blocks: int = 2
     heads: int = 4
-    dropout: float = 0.2
+    dropout: float = 0.3
     max_history: int = 50
     item_embedding: bool = True  # private item-id residual
     user_embedding: bool = False  # private user-id residual
@@ -47,16 +47,18 @@ class TrainPlan:
     loss: str = "softmax"
     negatives: int = 0  # sampled from the public catalogue; 0 = the whole catalogue (softmax only)
     batch_users: int = 128
-    epochs: int = 8  # most epochs of a training that stops early
+    least_steps: int = 32  # user batches an epoch at least; small domains take smaller batches for it
+    epochs: int = 12  # most epochs of a training that stops early
     round_epochs: int = 1  # epochs of one federated round
-    personal_epochs: int = 4  # most epochs of the private fine-tuning after the last round
+    personal_epochs: int = 3  # most epochs of the private fine-tuning after the last round
+    pooled_epochs: int = 8  # most epochs on the pooled data
     patience: int = 2  # epochs without a better validation NDCG@10 before stopping
     lr: float = 1e-3
     lora_lr: float = 3e-4
     warmup: float = 0.1  # part of the steps
-    weight_decay: float = 0.01
-    encode_every: int = 25  # user batches per pass of the catalogue through the adapted layers
-    encode_items: int = 2048  # items whose gradient is pushed into the adapters per pass
+    weight_decay: float = 0.1
+    encode_every: int = 64  # user batches per pass of the catalogue through the adapted layers
+    encode_items: int = 1024  # items whose gradient is pushed into the adapters per pass
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,18 @@ def _check(plan: Plan) -> None:
 # The least value of a setting where it is not 0.
 LOWEST: dict[str, float] = {
     **{f"model.{key}": 1 for key in ("max_tokens", "top_layers", "rank", "hidden", "width", "heads", "max_history")},
-    **{f"train.{key}": 1 for key in ("batch_users", "epochs", "round_epochs", "encode_every", "encode_items")},
+    **{
+        f"train.{key}": 1
+        for key in (
+            "batch_users",
+            "least_steps",
+            "epochs",
+            "round_epochs",
+            "pooled_epochs",
+            "encode_every",
+            "encode_items",
+        )
+    },
     **{f"privacy.{key}": 1 for key in ("lot_users", "steps", "events", "negatives")},
     "model.max_tokens": 3,
     "model.alpha": 1e-6,

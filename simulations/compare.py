@@ -101,12 +101,12 @@ class Comparison:
             corpus = member.corpus(self.plan)
             private = corpus.private(model)
             place = ("local", member.name)
-            self.train(model, [member], [private], place, f"{member.name} alone")
+            self.train(model, [member], [private], self.plan.train.epochs, place, f"{member.name} alone")
             self.put("local", member, evaluate(model, *self.test(member), private))
 
     def pooled(self, model: Recommender, start: Tensors) -> None:
         privates = [member.corpus(self.plan).private(model) for member in self.members]
-        self.train(model, self.members, privates, ("pooled",), "all domains pooled")
+        self.train(model, self.members, privates, self.plan.train.pooled_epochs, ("pooled",), "all domains pooled")
         for member, private in zip(self.members, privates, strict=True):
             self.put("pooled", member, evaluate(model, *self.test(member), private))
 
@@ -115,6 +115,7 @@ class Comparison:
         model: Recommender,
         members: Sequence[DomainMember],
         privates: Sequence[Private],
+        epochs: int,
         place: tuple[str, ...],
         what: str,
     ) -> None:
@@ -124,7 +125,7 @@ class Comparison:
             [member.corpus(self.plan) for member in members],
             privates,
             self.plan,
-            epochs=self.plan.train.epochs,
+            epochs=epochs,
             place=place,
             early_stopping=True,
             tick=None if tick is None else lambda step, done, total: tick(f"{what}: {step}", done, total),

@@ -15,6 +15,7 @@ TINY = (
     "train.batch_users=16",
     "train.epochs=2",
     "train.personal_epochs=1",
+    "train.least_steps=6",
     "train.encode_every=4",
     "train.encode_items=40",
     "train.lr=0.005",

@@ -8,7 +8,9 @@ from shared.plan import Plan, plan_from_json, read_plan
 
 
 def test_defaults_and_sets():
-    plan = read_plan(apply_sets({"train": {"lr": 0.1}}, ["train.lr=1", "model.base=my/bert", 'model.targets=["query"]']))
+    plan = read_plan(
+        apply_sets({"train": {"lr": 0.1}}, ["train.lr=1", "model.base=my/bert", 'model.targets=["query"]'])
+    )
     assert (plan.train.lr, plan.model.base, plan.model.targets) == (1.0, "my/bert", ("query",))
     assert read_plan({}) == Plan()
 

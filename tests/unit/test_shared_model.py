@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from support.tiny_members import tiny_plan
 
 import shared.model as model_module
 from shared.lora import load_adapter, lora_parameters, save_adapter
@@ -18,7 +19,6 @@ from shared.payload import PayloadError
 from shared.prefix import load_bert, tokenize
 from shared.towers import CausalBlock, ItemTower, UserTower, recency_mean, similar
 from shared.whiten import fit_whitening
-from support.tiny_members import tiny_plan
 
 TEXTS = ("red guitar", "blue drum kit", "the movie of the year", "tea", "a love story in space", "best film")
 
@@ -141,7 +141,10 @@ def test_similarities_by_hand():
 
 
 def test_whitening_makes_all_directions_equal():
-    x = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.tensor([5.0, 2, 1, 0.5])) + 3
+    x = (
+        torch.randn(2000, 4, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.tensor([5.0, 2, 1, 0.5]))
+        + 3
+    )
     whitening = fit_whitening(x, ridge=1e-6)
     flat = (x - whitening.mean) @ whitening.matrix
     assert torch.allclose(flat.T @ flat / len(x), torch.eye(4), atol=1e-2)

@@ -1,0 +1,47 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.batches import in_order, interleave, pad, shuffled, windows
+from client.splits import Histories
+
+
+def test_pad_keeps_the_most_recent_events():
+    histories = Histories.from_lists([[1, 2, 3], [], [4]], [[5, 6, 7], [], [8]])
+    batch = pad(histories, np.array([0, 1, 2]), np.array([10, 11, 12]), longest=2)
+    assert batch.items.tolist() == [[2, 3], [0, 0], [4, 0]]
+    assert batch.behaviours.tolist() == [[6, 7], [0, 0], [8, 0]]
+    assert batch.mask.tolist() == [[True, True], [False, False], [True, False]]
+    assert batch.users.tolist() == [10, 11, 12]
+
+
+def test_windows_by_hand():
+    rows, users = windows(Histories.from_lists([[1], [1, 2, 3, 4, 5], [], [7, 8]]), longest=2)
+    # at most three events a row, neighbours share one, each later event is predicted once
+    assert [rows.row(place).tolist() for place in range(len(rows))] == [[3, 4, 5], [1, 2, 3], [7, 8]]
+    assert users.tolist() == [1, 1, 3]
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.integers(1, 8))
+def test_windows_predict_every_event_but_the_first_once(lengths, longest):
+    histories = Histories.from_lists([list(range(100 * user, 100 * user + n)) for user, n in enumerate(lengths)])
+    rows, users = windows(histories, longest)
+    targets = sorted(item for place in range(len(rows)) for item in rows.row(place)[1:].tolist())
+    assert targets == sorted(item for user, n in enumerate(lengths) for item in range(100 * user + 1, 100 * user + n))
+    assert all(2 <= length <= longest + 1 for length in rows.lengths)
+    assert all(rows.row(place)[0] // 100 == user for place, user in enumerate(users))
+
+
+@given(st.lists(st.integers(2, 50), min_size=1, max_size=200), st.integers(1, 16), st.integers(1, 300))
+def test_an_epoch_has_each_row_once_within_bounds(lengths, size, most):
+    lengths = np.array(lengths)
+    batches = shuffled(lengths, size, most, np.random.default_rng(0))
+    assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
+    for rows in batches:
+        assert len(rows) <= size
+        assert len(rows) == 1 or len(rows) * lengths[rows].max() <= most
+
+
+def test_blocks_and_turns():
+    assert [rows.tolist() for rows in in_order(5, 2)] == [[0, 1], [2, 3], [4]]
+    assert sorted(interleave([2, 0, 3], np.random.default_rng(0))) == [0, 0, 2, 2, 2]

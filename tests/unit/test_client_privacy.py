@@ -1,0 +1,199 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_members import tiny_plan
+
+from client.budget import Limits, check_budget, planned_noise
+from client.privacy import Lot, PerUserGradients, lots, sample_rate, sampled_users, train_privately
+from shared.accounting import epsilon, noise_for
+from shared.errors import BudgetError
+from shared.ledger import GaussianSteps, append_event, read_events
+from shared.model import Recommender, adapter_tensors, released_names, shared_parameters
+from shared.prefix import find_base
+
+
+@pytest.fixture(params=[0.0, 1.0], ids=["clean", "adversarial"])
+def bench(request, members, tiny_base, monkeypatch):
+    """A stirred model with hooks on, and a lot of users of the first domain; single precision, to compare exactly."""
+    monkeypatch.setattr("shared.model.BF16", False)
+    plan = tiny_plan(tiny_base, f"adversary.weight={request.param}", "privacy.epsilon=8.0")
+    model = Recommender(plan.model, find_base(plan.model.base), 7)
+    draw = torch.Generator().manual_seed(0)
+    for value in shared_parameters(model).values():  # away from the zeros of the start
+        value.data.add_(0.1 * torch.randn(value.shape, generator=draw))
+    corpus = members[0].corpus(plan)
+    engine = PerUserGradients(model, corpus.space, plan, released_names(plan, list(adapter_tensors(model))))
+    users = sampled_users(corpus)[:7]
+    (lot,) = lots(corpus.split.train, users, plan, len(corpus.space), np.random.default_rng(0))
+    yield engine, lot, plan, corpus
+    engine.close()
+
+
+def clear(engine):
+    for value in engine.named.values():
+        value.grad = value.grad_sample = None
+
+
+def alone(engine, lot, user):
+    """Plain autograd on a lot of that user only, hooks off: the slow truth."""
+    engine.hooks.disable_hooks()
+    one = Lot(lot.items[[user]], lot.behaviours[[user]], lot.mask[[user]])
+    x = engine.encode(one)
+    loss = engine.losses(x, one).sum()
+    if weight := engine.plan.adversary.weight:
+        from client.adversary import worst_case
+
+        shift = worst_case(lambda probe: engine.losses(probe, one).sum(), x, engine.plan.adversary.radius)
+        loss = loss + weight * engine.losses(x + shift, one).sum()
+    loss.backward()
+    found = {name: value.grad.clone() for name, value in engine.named.items()}
+    clear(engine)
+    engine.hooks.enable_hooks()
+    return found
+
+
+def test_per_user_gradients_are_those_of_each_user_alone(bench):
+    engine, lot, *_ = bench
+    together = {name: value.clone() for name, value in engine.per_user(lot).items()}
+    clear(engine)
+    for user in range(len(lot.items)):
+        for name, truth in alone(engine, lot, user).items():
+            error = (together[name][user] - truth).norm() / truth.norm().clamp(min=1e-9)
+            assert error < 1e-5, (name, user, float(error))
+
+
+def test_one_users_data_move_only_their_own_gradient(bench):
+    engine, lot, *_ = bench
+    before = {name: value.clone() for name, value in engine.per_user(lot).items()}
+    clear(engine)
+    items = lot.items.clone()
+    items[0] = (items[0] + 1) % len(engine.space)
+    after = engine.per_user(Lot(items, lot.behaviours, lot.mask))
+    for name, value in after.items():
+        torch.testing.assert_close(value[1:], before[name][1:], rtol=1e-4, atol=1e-7)
+    assert any(not torch.allclose(value[0], before[name][0]) for name, value in after.items())
+
+
+def test_each_user_moves_the_sum_by_the_clip_norm_at_most(bench):
+    engine, lot, *_ = bench
+    optimizer = engine.optimizer(0.0, 1.0, torch.Generator())
+    optimizer.max_grad_norm = 0.01  # below every user's norm
+    engine.per_user(lot)
+    norms = sum(value.grad_sample.flatten(1).pow(2).sum(1) for value in engine.named.values()).sqrt()
+    assert (norms > 0.01).all()
+    for value in engine.named.values():
+        value.summed_grad = torch.zeros_like(value)
+    optimizer.clip_and_accumulate()
+    total = math.sqrt(sum(float(value.summed_grad.pow(2).sum()) for value in engine.named.values()))
+    assert total <= 0.01 * len(lot.items) * (1 + 1e-5)
+
+
+def test_an_empty_lot_releases_noise_of_the_stated_size(bench):
+    engine, _, plan, _ = bench
+    optimizer = engine.optimizer(2.0, 10.0, torch.Generator().manual_seed(1))
+    noises = []
+    optimizer.original_optimizer.step = lambda: noises.append(
+        torch.cat([value.grad.flatten() for value in engine.named.values()])
+    )
+    for _ in range(3):
+        engine.noisy_step(optimizer, [])
+    drawn = torch.cat(noises)
+    expected = 2.0 * plan.privacy.clip_norm / 10.0  # multiplier x clip / expected users
+    assert abs(float(drawn.std()) / expected - 1) < 3 / math.sqrt(2 * len(drawn))
+    assert abs(float(drawn.mean())) < 3 * expected / math.sqrt(len(drawn))
+    assert not torch.equal(noises[0], noises[1])
+
+
+def test_a_noisy_step_without_noise_is_the_clipped_sum_over_expected_users(bench):
+    engine, lot, plan, _ = bench
+    truth = [alone(engine, lot, user) for user in range(len(lot.items))]
+    optimizer = engine.optimizer(0.0, 20.0, torch.Generator())
+    seen = {}
+    optimizer.original_optimizer.step = lambda: seen.update({n: v.grad.clone() for n, v in engine.named.items()})
+    engine.noisy_step(optimizer, [lot])
+    scales = [
+        min(1.0, plan.privacy.clip_norm / math.sqrt(sum(float(g.pow(2).sum()) for g in user.values())))
+        for user in truth
+    ]
+    for name, value in seen.items():
+        expected = sum(scale * user[name] for scale, user in zip(scales, truth, strict=True)) / 20.0
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_negatives_come_from_the_catalogue_not_from_the_lot(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.negatives=50")
+    corpus = members[0].corpus(plan)
+    users = sampled_users(corpus)
+
+    def negatives(some):
+        draw = np.random.default_rng(3)
+        return next(iter(lots(corpus.split.train, some, plan, len(corpus.space), draw))).items[:, plan.privacy.events :]
+
+    first, others = negatives(users[:5]), negatives(users[5:10])
+    assert torch.equal(first, others)  # the same draw for other users: nothing of theirs is in it
+
+
+def noisy(members, plan, place=("p", 1), simulated=True):
+    model = Recommender(plan.model, find_base(plan.model.base), 7)
+    released = released_names(plan, list(adapter_tensors(model)))
+    before = adapter_tensors(model)
+    event = train_privately(model, members[0].corpus(plan), plan, 1.0, released, place, simulated=simulated)
+    return before, adapter_tensors(model), released, event
+
+
+def test_private_training_moves_what_is_released_and_nothing_else(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0", "adversary.weight=1.0")
+    before, after, released, event = noisy(members, plan)
+    for name in before:
+        assert (np.abs(after[name] - before[name]).max() > 0) == (name in released), name
+    users = len(sampled_users(members[0].corpus(plan)))
+    assert event == GaussianSteps(1.0, sample_rate(plan, users), plan.privacy.steps)
+
+
+def test_simulated_noise_repeats_and_real_noise_does_not(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
+
+    def run(**how):
+        return noisy(members, plan, **how)[1]["item.outer.bias"]
+
+    assert np.array_equal(run(), run())
+    assert not np.array_equal(run(), run(place=("p", 2)))
+    assert not np.array_equal(run(simulated=False), run(simulated=False))
+
+
+def test_epsilon_is_what_the_plan_asked_for():
+    noise = noise_for(4.0, 1e-5, 0.05, 300)
+    assert 3.8 < epsilon([GaussianSteps(noise, 0.05, 100)] * 3, 1e-5) <= 4.0
+    assert epsilon([], 1e-5) == 0.0
+    with pytest.raises(BudgetError, match="another unit"):
+        epsilon([GaussianSteps(1.0, 0.1, 1, unit="row")], 1e-5)
+    with pytest.raises(BudgetError, match="no noise reaches"):
+        noise_for(1e-9, 1e-5, 1.0, 100_000)
+
+
+def test_the_ledger_is_kept_line_by_line_and_refuses_what_it_does_not_know(tmp_path):
+    path = tmp_path / "home" / "ledger.jsonl"
+    assert read_events(path) == ()
+    events = (GaussianSteps(1.0, 0.1, 5), GaussianSteps(2.0, 0.2, 7))
+    for event in events:
+        append_event(path, event)
+    assert read_events(path) == events
+    for damage in ("{", '{"noise_multiplier": 0, "sample_rate": 0.1, "steps": 1}', '{"steps": 1}', "[]"):
+        path.write_text(damage + "\n")
+        with pytest.raises(BudgetError, match="line 1"):
+            read_events(path)
+
+
+def test_the_data_owner_may_refuse(tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
+    event = GaussianSteps(1.0, 0.2, 10)
+    once = epsilon([event], plan.privacy.delta)
+    assert check_budget(plan, Limits(once + 0.01), (), event) == pytest.approx(once)
+    with pytest.raises(BudgetError, match=r"above this domain's limit"):
+        check_budget(plan, Limits(once + 0.01), (event,), event)
+    with pytest.raises(BudgetError, match="the plan adds no noise"):
+        check_budget(tiny_plan(tiny_base), Limits(8.0), (), None)
+    with pytest.raises(BudgetError, match="well below one"):
+        planned_noise(tiny_plan(tiny_base, "privacy.delta=0.01"), 200, 0.1)

@@ -1,0 +1,135 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.tiny_members import tiny_plan
+
+from client.budget import Limits
+from client.recommend import Serving
+from client.rounds import coarse_weight, must_move
+from shared.errors import BudgetError, DataError, PayloadError, TrainingError
+from shared.ledger import read_events
+from shared.model import initial_state
+from shared.payload import Task, update_from_bytes, update_to_bytes
+
+
+def first_task(plan, kind="train"):
+    adapter, released, base = initial_state(plan)
+    return Task(kind, 1, plan, adapter, base), released
+
+
+def test_an_update_holds_what_is_released_and_nothing_else(members, plan):
+    task, released = first_task(plan)
+    before = {name: value.copy() for name, value in task.adapter.items()}
+    update = members[0].train(task)
+    assert update.delta.keys() == released
+    assert all(np.abs(value).max() > 0 for name, value in update.delta.items() if ".lora_" in name)
+    assert all(np.array_equal(value, before[name]) for name, value in task.adapter.items())
+    raw = update_to_bytes(update)
+    assert not any(user.encode() in raw for user in members[0].domain.interactions.user_ids)
+    assert update_from_bytes(raw).weight in {2.0**power for power in range(12)}
+
+
+def test_a_round_is_a_function_of_its_task(members, plan):
+    task, _ = first_task(plan)
+    one = members[0].train(task)
+    members[0].train(replace(task, round=2))
+    members[1].train(task)  # another domain on the same resident model in between
+    two = members[0].train(task)
+    assert all(np.array_equal(one.delta[name], two.delta[name]) for name in one.delta)
+
+
+def test_a_private_round_is_in_the_ledger_before_anything_else(members, tiny_base, monkeypatch):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
+    task, _ = first_task(plan)
+    members[0].train(task)
+    assert len(read_events(members[0].home.ledger)) == 1
+    assert members[0].spent(plan)["epsilon"] <= 8.0
+    monkeypatch.setattr("client.rounds.train_privately", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        members[0].train(replace(task, round=2))
+    assert len(read_events(members[0].home.ledger)) == 2  # wasted, not hidden
+
+
+def test_all_rounds_of_a_plan_cost_what_it_says(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=2")
+    task, _ = first_task(plan)
+    for number in (1, 2):
+        members[0].train(replace(task, round=number))
+    assert 5.5 < members[0].spent(plan)["epsilon"] <= 6.0
+
+
+def test_an_overspending_task_is_refused_and_costs_nothing(members, tiny_base):
+    member = members[0]
+    member.limits = Limits(max_epsilon=1.0)
+    task, _ = first_task(tiny_plan(tiny_base, "privacy.epsilon=8.0"))
+    with pytest.raises(BudgetError, match="above this domain's limit of 1"):
+        member.train(task)
+    assert read_events(member.home.ledger) == ()
+    with pytest.raises(BudgetError, match="adds no noise"):
+        member.train(first_task(tiny_plan(tiny_base))[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: replace(t, base="other"), "install the same checkpoint"),
+        (lambda t: replace(t, adapter={}), "lacks tensor"),
+        (lambda t: replace(t, adapter={**t.adapter, "more": np.zeros(1, np.float32)}), "unknown tensor"),
+        (lambda t: replace(t, adapter={n: v[..., :1] for n, v in t.adapter.items()}), "has shape"),
+        (lambda t: replace(t, adapter={n: v * np.float32("nan") for n, v in t.adapter.items()}), "not finite"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_refused(members, plan, change, says):
+    with pytest.raises(PayloadError, match=says):
+        members[0].train(change(first_task(plan)[0]))
+
+
+def test_training_that_moves_nothing_is_an_error():
+    with pytest.raises(TrainingError, match="moved nothing in 2 of 2"):
+        must_move({"a": np.zeros(2, np.float32), "b": np.zeros(1, np.float32)})
+    with pytest.raises(TrainingError, match="lora_B"):
+        must_move({"a": np.ones(2, np.float32), "x.lora_B.weight": np.zeros(1, np.float32)})
+    must_move({"a": np.zeros(2, np.float32), "x.lora_B.weight": np.ones(1, np.float32)})
+
+
+def test_a_learning_rate_of_nothing_stops_the_run(members, tiny_base):
+    plan = tiny_plan(tiny_base, "train.lr=0.0", "train.lora_lr=0.0")
+    with pytest.raises(TrainingError, match="moved nothing"):
+        members[0].train(first_task(plan)[0])
+
+
+def test_weights_tell_no_count():
+    assert [coarse_weight(users) for users in (0, 1, 3, 100, 17_112)] == [1, 1, 4, 128, 16384]
+
+
+def test_a_finished_run_serves(members, plan, tmp_path):
+    member = members[0]
+    member.finish(first_task(plan, "finish")[0])
+    serving = Serving(member.home, member.workshop.cache)
+    interactions, catalog = member.domain.interactions, member.domain.catalog
+    user = interactions.user_ids[0]
+    seen = {catalog.ids[item] for item in interactions.items[interactions.users == 0]}
+    found = serving.for_user(user, 5)
+    assert [item.rank for item in found] == [1, 2, 3, 4, 5]
+    assert found == sorted(found, key=lambda item: -item.score)
+    assert not seen & {item.item_id for item in serving.for_user(user, len(catalog))}
+    assert len(serving.for_user(user, len(catalog))) == len(catalog) - len(seen)
+
+    title = catalog.titles[3]
+    by_title = serving.for_history([title.upper(), "something the catalogue never heard of"], 4)
+    assert len(by_title) == 4
+    assert catalog.ids[3] not in {item.item_id for item in by_title}
+    with pytest.raises(DataError, match="knows no such user") as caught:
+        serving.for_user("secret-person", 5)
+    assert "secret-person" not in str(caught.value)
+
+
+def test_homes_that_cannot_serve_say_why(members, plan, tmp_path):
+    member = members[0]
+    with pytest.raises(DataError, match="no finished run"):
+        Serving(member.home, member.workshop.cache)
+    member.finish(first_task(plan, "finish")[0])
+    member.home.private.write_bytes(b"junk")
+    with pytest.raises(DataError, match="damaged"):
+        Serving(member.home, member.workshop.cache)

@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+from support.tiny_members import tiny_plan
+
+import client.train as train_module
+from client.evaluate import evaluate
+from client.train import train
+from shared.errors import TrainingError
+from shared.model import Recommender, adapter_tensors, load_adapter_tensors, released_names
+from shared.prefix import find_base
+
+
+def fit(members, plan, epochs=2, early_stopping=False, private=True, **more):
+    """Train a fresh model on the first domain; (model, corpus, private, outcome)."""
+    model = Recommender(plan.model, find_base(plan.model.base), plan.federation.seed)
+    corpus = members[0].corpus(plan)
+    own = corpus.private(model) if private else None
+    outcome = train(model, [corpus], [own], plan, epochs=epochs, place=("t",), early_stopping=early_stopping, **more)
+    return model, corpus, own, outcome
+
+
+def test_training_learns(members, tiny_base):
+    plan = tiny_plan(tiny_base)
+    start = Recommender(plan.model, find_base(plan.model.base), plan.federation.seed)
+    model, corpus, private, outcome = fit(members, plan, epochs=8)
+    before = evaluate(start, corpus, corpus.split.test)["ndcg@10"]
+    assert evaluate(model, corpus, corpus.split.test, private)["ndcg@10"] > 1.3 * before
+    assert np.isfinite(outcome.loss)
+
+
+def test_every_released_tensor_moves_and_no_other(members, tiny_base):
+    plan = tiny_plan(tiny_base)
+    fresh = adapter_tensors(Recommender(plan.model, find_base(plan.model.base), plan.federation.seed))
+    released = released_names(plan, list(fresh))
+    after = adapter_tensors(fit(members, plan, private=False, released=released)[0])
+    for name, value in after.items():
+        assert (np.abs(value - fresh[name]).max() > 0) == (name in released), name
+
+
+def test_the_same_seed_is_the_same_training(members, tiny_base):
+    plan = tiny_plan(tiny_base, "model.dropout=0.2", "model.lora_dropout=0.1", "train.negatives=0")
+    one, two = (adapter_tensors(fit(members, plan)[0]) for _ in range(2))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    other = adapter_tensors(fit(members, tiny_plan(tiny_base, "model.dropout=0.2", "federation.seed=8"))[0])
+    assert not np.array_equal(one["user.outward.weight"], other["user.outward.weight"])
+
+
+@pytest.mark.parametrize("loss", ["softmax", "bce", "mse", "bpr"])
+def test_sampled_losses_train(members, tiny_base, loss):
+    _, _corpus, _, outcome = fit(members, tiny_plan(tiny_base, f"train.loss={loss}", "train.negatives=16"))
+    assert np.isfinite(outcome.loss)
+    assert outcome.epochs == 2
+
+
+@pytest.mark.parametrize("similarity", ["dot", "euclidean"])
+def test_other_similarities_train(members, tiny_base, similarity):
+    model, corpus, private, outcome = fit(members, tiny_plan(tiny_base, f"model.similarity={similarity}"))
+    assert np.isfinite(outcome.loss)
+    assert evaluate(model, corpus, corpus.split.test, private)["hr@10"] > 0
+
+
+def test_adversarial_training_is_another_training(members, tiny_base):
+    plain = adapter_tensors(fit(members, tiny_plan(tiny_base))[0])
+    model, _, _, outcome = fit(members, tiny_plan(tiny_base, "adversary.weight=1.0"))
+    hard = adapter_tensors(model)
+    assert np.isfinite(outcome.loss)
+    assert not np.allclose(plain["item.outer.weight"], hard["item.outer.weight"], atol=1e-5)
+
+
+def test_early_stopping_keeps_the_best_and_may_keep_the_start(members, tiny_base, monkeypatch):
+    scores = iter([0.5, 0.4, 0.3, 0.2])
+    monkeypatch.setattr(train_module, "_validate", lambda *_: next(scores))
+    plan = tiny_plan(tiny_base)
+    model, _, _, outcome = fit(members, plan, epochs=8, early_stopping=True)
+    assert (outcome.epochs, outcome.valid) == (0, (0.5, 0.4, 0.3))  # patience 2
+    fresh = adapter_tensors(Recommender(plan.model, find_base(plan.model.base), plan.federation.seed))
+    assert all(np.array_equal(value, fresh[name]) for name, value in adapter_tensors(model).items())
+
+
+def test_the_pushed_gradient_is_the_gradient_through_the_encoder(members, tiny_base, monkeypatch):
+    """Gradient caching against the slow truth: one graph from the loss down to the adapters."""
+    monkeypatch.setattr("shared.model.BF16", False)
+    plan = tiny_plan(tiny_base, "train.encode_items=1000")
+    model = Recommender(plan.model, find_base(plan.model.base), 7)
+    corpus = members[0].corpus(plan)
+    rows = np.arange(len(corpus.space))
+    catalogue = train_module._Catalogue(model, corpus, plan)
+    model.train()
+    target = torch.randn(len(rows), model.dim, generator=torch.Generator().manual_seed(0))
+    ((catalogue.leaf - target) ** 2).sum().backward()
+    catalogue.steps = 1
+    gradients = {}
+
+    class Peek:
+        def step(self):
+            gradients.update({name: p.grad.clone() for name, p in named.items()})
+
+    named = {name: p for name, p in train_module.shared_parameters(model).items() if ".lora_B." in name}
+    catalogue.push(Peek())
+    model.zero_grad()
+    x = torch.empty(len(rows), model.dim)
+    x = corpus.space.whitening(torch.cat([model.encode_part(corpus.space.states, rows[[row]]) for row in rows]))
+    ((x - target) ** 2).sum().backward()
+    for name, parameter in named.items():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_domain_without_two_events_says_so(members, tiny_base):
+    from dataclasses import replace
+
+    from client.splits import Histories
+
+    corpus = members[0].corpus(tiny_plan(tiny_base))
+    empty = Histories.from_lists([[1]] * len(corpus.split.train))
+    bare = replace(corpus, split=replace(corpus.split, train=empty))
+    model = members[0].workshop.model(tiny_plan(tiny_base))
+    with pytest.raises(TrainingError, match="nothing to learn"):
+        train(model, [bare], [None], tiny_plan(tiny_base), epochs=1, place=("t",), early_stopping=False)
+
+
+def test_a_loss_that_is_not_finite_stops(members, tiny_base):
+    plan = tiny_plan(tiny_base)
+    fresh = Recommender(plan.model, find_base(plan.model.base), 7)
+    tensors = adapter_tensors(fresh)
+    tensors["item.outer.bias"][:] = np.nan
+    load_adapter_tensors(fresh, tensors)
+    corpus = members[0].corpus(plan)
+    with pytest.raises(TrainingError, match=r"the loss is nan.*lower train.lr"):
+        train(fresh, [corpus], [None], plan, epochs=1, place=("t",), early_stopping=False)
