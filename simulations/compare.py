@@ -8,6 +8,7 @@ pooled     all domains' data in one place: what no federation may do
 """
 
 import json
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -230,6 +231,7 @@ class Comparison:
             "adversarial": self.plan.adversary.weight > 0,
             "seconds": round(time.monotonic() - self.started, 1),
             "seconds_by_method": self.seconds,
+            "peak_resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "domains": domains,
             "macro": {method: macro(cells) for method, cells in self.cells.items() if len(cells) == len(self.members)},
         }
