@@ -11,7 +11,7 @@ from shared.metrics import ranking_metrics
 from shared.model import Private, Recommender, positions_logits
 
 BLOCK_SCORES = 4_000_000  # scores held at a time: 16 MB
-BLOCK_ROWS = 512  # histories held at a time: their vectors take 40 MB
+BLOCK_ROWS = 256  # histories held at a time: their vectors take 20 MB, ten times over
 
 
 @torch.no_grad()

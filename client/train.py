@@ -21,6 +21,7 @@ from client.corpus import Corpus
 from client.evaluate import evaluate
 from client.losses import LOSSES
 from shared.errors import TrainingError
+from shared.memory import give_back
 from shared.model import Batch, Private, Recommender, positions_logits, shared_parameters
 from shared.plan import Plan
 from shared.seeding import stream, torch_stream
@@ -102,6 +103,7 @@ def train(
                 for catalogue in catalogues:
                     catalogue.push(lora)
             loss = float(sums[0] / max(sums[1], 1))
+            give_back()
             if not math.isfinite(loss):
                 raise TrainingError(f"the loss is {loss} in epoch {epoch}; lower train.lr or train.lora_lr")
             if best is None:

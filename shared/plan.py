@@ -36,7 +36,7 @@ class ModelPlan:
     dropout: float = 0.3
     max_history: int = 50
     item_embedding: bool = True  # private item-id residual
-    user_embedding: bool = False  # private user-id residual
+    user_embedding: bool = True  # private user-id residual
     recency: float = 0.8  # weight of the last but one item relative to the last
 
 
@@ -48,11 +48,11 @@ class TrainPlan:
     negatives: int = 0  # sampled from the public catalogue; 0 = the whole catalogue (softmax only)
     batch_users: int = 128
     least_steps: int = 32  # user batches an epoch at least; small domains take smaller batches for it
-    epochs: int = 12  # most epochs of a training that stops early
+    epochs: int = 7  # most epochs of a training that stops early
     round_epochs: int = 1  # epochs of one federated round
     personal_epochs: int = 3  # most epochs of the private fine-tuning after the last round
-    pooled_epochs: int = 8  # most epochs on the pooled data
-    patience: int = 2  # epochs without a better validation NDCG@10 before stopping
+    pooled_epochs: int = 5  # most epochs on the pooled data
+    patience: int = 3  # epochs without a better validation NDCG@10 before stopping
     lr: float = 1e-3
     lora_lr: float = 3e-4
     warmup: float = 0.1  # part of the steps

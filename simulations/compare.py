@@ -27,6 +27,7 @@ from server.aggregate import AGGREGATORS
 from server.rounds import ServerState, step
 from shared.errors import ConfigError
 from shared.lora import save_adapter
+from shared.memory import give_back
 from shared.model import (
     Private,
     Recommender,
@@ -200,6 +201,7 @@ class Comparison:
 
     def put(self, method: str, member: DomainMember, metrics: dict[str, float]) -> None:
         self.cells.setdefault(method, {})[member.name] = metrics
+        give_back()
         self.say(f"{member.name} {method}: HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}")
         self.save()
 
