@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shared.console import Bars, quiet_libraries, settled
 from shared.errors import ConfigError
@@ -24,7 +25,7 @@ CACHE = Path("var/cache")
 @app.callback()
 def main(
     context: typer.Context,
-    domain: Annotated[str, typer.Option(help="Name of this domain.")],
+    domain: Annotated[str | None, typer.Option(help="Name of this domain; always needed.")] = None,
     data: Annotated[Path | None, typer.Option(help="The domain's folder (see README: data).")] = None,
     superlink: Annotated[str, typer.Option(help="The server, host:port.")] = "127.0.0.1:18000",
     home: Annotated[Path | None, typer.Option(help="The domain's private folder; default var/client/DOMAIN.")] = None,
@@ -38,9 +39,12 @@ def main(
 ) -> None:
     """Join a federation with this domain's own interactions; they never leave this process.
 
-    With a command (recommend, status), do that instead.
+    With a command after the options (--domain NAME recommend, --domain NAME status), do that instead.
     """
     quiet_libraries()
+    with settled():
+        if not domain:
+            raise ConfigError("expected --domain NAME before anything else; name one of the federation's domains")
     place = home or Path("var/client") / domain
     context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
     if context.invoked_subcommand is not None:
@@ -48,6 +52,8 @@ def main(
     with settled():
         if data is None:
             raise ConfigError("joining a federation needs --data FOLDER with this domain's files")
+        if protocol not in ("loo", "time"):
+            raise ConfigError(f"--protocol: expected one of loo, time, found {protocol!r}")
         with Bars() as bars:
             from client.rounds import open_member  # heavy: only once the options are known to be good
             from client.supervise import run_client
@@ -74,7 +80,7 @@ def recommend(
     context: typer.Context,
     user: Annotated[str | None, typer.Option(help="A user of this domain.")] = None,
     history: Annotated[str | None, typer.Option(help='Titles, oldest first: "title; title".')] = None,
-    k: Annotated[int, typer.Option("-k", help="How many.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
@@ -82,11 +88,14 @@ def recommend(
     with settled():
         if (user is None) == (history is None):
             raise ConfigError("recommend expects either --user ID or --history TITLES")
+        titles = [title.strip() for title in (history or "").split(";") if title.strip()]
+        if history is not None and not titles:
+            raise ConfigError("--history expects titles with ';' between them, found none")
         from client.recommend import Serving
         from client.store import Home
 
         serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
-        found = serving.for_user(user, k) if user is not None else serving.for_history((history or "").split(";"), k)
+        found = serving.for_user(user, k) if user is not None else serving.for_history(titles, k)
         if as_json:
             typer.echo(json.dumps({"domain": serving.domain.name, "items": [asdict(item) for item in found]}, indent=2))
             return
@@ -95,7 +104,7 @@ def recommend(
         table.add_column("title")
         table.add_column("score", justify="right")
         for item in found:
-            table.add_row(str(item.rank), item.title, f"{item.score:.2f}")
+            table.add_row(str(item.rank), Text(item.title), f"{item.score:.2f}")
         Console().print(table)
 
 
@@ -125,7 +134,12 @@ def finished(given: dict[str, Any], run: Path | None) -> Path:
     """The home of a finished run: of ``--run``, of ``--home``, else the domain's own or the newest simulation's."""
     own: Path = given["home"]
     if run is not None:
-        return run / "homes" / str(given["domain"])
+        place = run / "homes" / str(given["domain"])
+        if not (place / "home.json").is_file():
+            there = sorted(path.parent.name for path in run.glob("homes/*/home.json"))
+            found = f"it holds {', '.join(there)}" if there else "it holds no finished run"
+            raise ConfigError(f"--run {run}: expected a finished run of {given['domain']}; {found}")
+        return place
     if given["home_given"] or (own / "home.json").is_file():
         return own
     simulated = Path("runs").glob(f"*/homes/{given['domain']}/home.json")

@@ -30,6 +30,8 @@ Ints = npt.NDArray[np.int64]
 BATCH_SCORES = 8_000_000  # most scores of one batch: 32 MB, and some ten times that with gradients
 
 LEAST_BATCH = 16
+# A user's row gets one gradient an epoch, and SparseAdam moves it then only, not while its momentum dies away.
+SPARSE_RATE = 5.0
 
 Tick = Callable[[str, int, int], None]  # (what, done, total)
 
@@ -190,21 +192,32 @@ class _Catalogue:
 
 
 class _Optimizer:
-    """AdamW with linear warm-up and decay, gradients clipped to length 1 and cleared after each step."""
+    """AdamW with linear warm-up and decay, gradients clipped to length 1 and cleared after each step.
 
-    def __init__(self, groups: list[dict[str, object]], steps: int, plan: Plan) -> None:
+    Tables whose gradients are sparse go through SparseAdam: no decay, no clipping.
+    """
+
+    def __init__(
+        self, groups: list[dict[str, object]], steps: int, plan: Plan, sparse: Sequence[torch.Tensor] = ()
+    ) -> None:
         self.inner = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        self.all: list[torch.optim.Optimizer] = [self.inner]
+        if sparse:
+            self.all.append(torch.optim.SparseAdam(list(sparse), lr=SPARSE_RATE * plan.train.lr, betas=(0.9, 0.98)))
         warm = max(1, int(plan.train.warmup * steps))
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.inner, lambda step: min((step + 1) / warm, max(0.05, 1 - (step - warm) / max(steps - warm, 1)))
-        )
+
+        def rate(step: int) -> float:
+            return min((step + 1) / warm, max(0.05, 1 - (step - warm) / max(steps - warm, 1)))
+
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in self.all]
 
     def step(self) -> None:
         for group in self.inner.param_groups:
             nn.utils.clip_grad_norm_(group["params"], 1.0)
-        self.inner.step()
-        self.schedule.step()
-        self.inner.zero_grad(set_to_none=True)
+        for optimizer, schedule in zip(self.all, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
 
 
 def _optimizers(
@@ -222,13 +235,16 @@ def _optimizers(
     if own:
         bias = [p for private in own for p in (private.bias, private.strength)]
         groups.append({"params": bias, "lr": 10 * rate, "weight_decay": 0.0})
-        tables = [t.weight for private in own for t in (private.item, private.user) if t is not None]
+        tables = [private.item.weight for private in own if private.item is not None]
         groups.append({"params": tables, "lr": rate, "weight_decay": decay})
+    sparse = [private.user.weight for private in own if private.user is not None]
     lora = [value for name, value in free.items() if ".lora_" in name]
     if not lora or plan.train.lora_lr == 0:
-        return _Optimizer(groups, steps, plan), None
+        return _Optimizer(groups, steps, plan, sparse), None
     pushes = math.ceil(steps / plan.train.encode_every)
-    return _Optimizer(groups, steps, plan), _Optimizer([{"params": lora, "lr": plan.train.lora_lr}], pushes, plan)
+    return _Optimizer(groups, steps, plan, sparse), _Optimizer(
+        [{"params": lora, "lr": plan.train.lora_lr}], pushes, plan
+    )
 
 
 def _validate(model: Recommender, catalogues: Sequence["_Catalogue"], privates: Sequence[Private | None]) -> float:

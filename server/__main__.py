@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from shared.console import err, named, plan_from, quiet_libraries, settled
+from shared.console import tell, named, plan_from, quiet_libraries, settled
+from shared.errors import ConfigError
 
 app = typer.Typer(
     add_completion=False,
@@ -44,11 +45,13 @@ def main(
     with settled():
         more = named(rounds, seed, family, base, adversarial, epsilon, delta)
         plan = plan_from(settings, sets or [], more)
+        if resume and run_dir is None:
+            raise ConfigError("--resume needs --run-dir FOLDER: which run is to go on?")
         from server.certs import certificates_in
         from server.launch import run_server
 
         where = run_dir or Path("runs") / time.strftime("server-%Y%m%d-%H%M%S")
-        err.print(f"run directory: {where}", markup=False)
+        tell(f"run directory: {where}")
         code = run_server(
             plan,
             where,
@@ -59,7 +62,7 @@ def main(
             round_timeout_s=round_timeout,
             certificates=None if certificates is None else certificates_in(certificates),
             resume=resume,
-            say=lambda line: err.print(line, markup=False),
+            say=tell,
         )
         raise typer.Exit(code)
 
@@ -68,9 +71,14 @@ def main(
 def certs(
     folder: Annotated[Path, typer.Argument(help="Where to write them.")],
     members: Annotated[list[str] | None, typer.Option("--member", help="A domain that may join; repeatable.")] = None,
-    hosts: Annotated[list[str] | None, typer.Option("--name", help="Names and addresses of this server.")] = None,
+    hosts: Annotated[
+        list[str] | None, typer.Option("--name", help="A name or address of this server; repeatable.")
+    ] = None,
 ) -> None:
-    """Make a certificate authority, the server's certificate, and one key per member."""
+    """Make a certificate authority, the server's certificate, and one key per member, in FOLDER.
+
+    For a FOLDER that has certificates already, only the keys of further members are made.
+    """
     with settled():
         from server.certs import make_certificates
 

@@ -28,7 +28,7 @@ def _fit(hint: Any, value: Any, where: str) -> Any:
     origin = getattr(hint, "__origin__", None)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, found {value!r}")
+            raise ConfigError(f"{where}: expected a list such as ['a', 'b'], found {value!r}")
         return tuple(_fit(hint.__args__[0], part, where) for part in value)
     options = getattr(hint, "__args__", None) if origin is None else None
     kinds = tuple(options) if options else (hint,)

@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shared.config import Table, apply_sets, read_toml
-from shared.errors import ConfigError, IsthmusError
+from shared.errors import ConfigError, DataError, IsthmusError
 from shared.plan import Plan, read_plan
 from shared.processes import SWITCHES
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
+UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+UNUSABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT}
 
 err = Console(stderr=True, highlight=False)
 
@@ -32,6 +34,8 @@ def quiet_libraries() -> None:
         if key != "HF_HUB_OFFLINE":
             os.environ.setdefault(key, value)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # One compiled kernel per shape is kept, and every batch has a shape of its own: a thousand by default.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", category=UserWarning, module="opacus")
 
@@ -41,20 +45,25 @@ def settled() -> Iterator[None]:
     """Turn what went wrong into one line and an exit status: 2 misuse, 1 failure, 130 interrupted."""
     try:
         yield
-    except ConfigError as error:
-        err.print(f"error: {error}", markup=False)
+    except (ConfigError, DataError) as error:
+        tell(f"error: {error}")
         raise typer.Exit(MISUSED) from None
     except IsthmusError as error:
-        err.print(f"error: {error}", markup=False)
+        tell(f"error: {error}")
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        err.print("interrupted: what was finished is saved", markup=False)
+        tell("interrupted: what was finished is saved")
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
-            err.print(f"error: cannot write {error.filename or 'a file'}: {error.strerror}", markup=False)
+        if error.errno in UNUSABLE:
+            tell(f"error: cannot use {error.filename or 'a file'}: {error.strerror}")
             raise typer.Exit(FAILED) from None
         raise
+
+
+def tell(line: str) -> None:
+    """One line on stderr, however narrow the terminal: a message that is cut cannot be searched for."""
+    err.print(line, markup=False, soft_wrap=True)
 
 
 def plan_from(settings: Path | None, sets: list[str], more: Table) -> Plan:
@@ -119,4 +128,4 @@ class Bars:
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar."""
-        err.print(line, markup=False)
+        tell(line)

@@ -120,7 +120,8 @@ class Private(nn.Module):
         self.bias = nn.Parameter(torch.from_numpy(logs - logs.mean()).float())
         self.strength = nn.Parameter(torch.tensor(0.2))
         self.item = _zeros(len(popularity), dim) if plan.item_embedding else None
-        self.user = _zeros(users, dim) if plan.user_embedding else None
+        # A batch touches few users: their rows alone get gradients.
+        self.user = _zeros(users, dim, sparse=True) if plan.user_embedding else None
 
     def items(self, v: torch.Tensor) -> torch.Tensor:
         """Item vectors of the catalogue with their residuals, (items, dim)."""
@@ -131,8 +132,8 @@ class Private(nn.Module):
         return u if self.user is None else u + self.user(users)
 
 
-def _zeros(rows: int, dim: int) -> nn.Embedding:
-    table = nn.Embedding(rows, dim)
+def _zeros(rows: int, dim: int, sparse: bool = False) -> nn.Embedding:
+    table = nn.Embedding(rows, dim, sparse=sparse)
     nn.init.zeros_(table.weight)
     return table
 

@@ -48,16 +48,16 @@ class TrainPlan:
     negatives: int = 0  # sampled from the public catalogue; 0 = the whole catalogue (softmax only)
     batch_users: int = 128
     least_steps: int = 32  # user batches an epoch at least; small domains take smaller batches for it
-    epochs: int = 7  # most epochs of a training that stops early
+    epochs: int = 6  # most epochs of a training that stops early
     round_epochs: int = 1  # epochs of one federated round
-    personal_epochs: int = 3  # most epochs of the private fine-tuning after the last round
-    pooled_epochs: int = 5  # most epochs on the pooled data
+    personal_epochs: int = 2  # most epochs of the private fine-tuning after the last round
+    pooled_epochs: int = 3  # most epochs on the pooled data
     patience: int = 3  # epochs without a better validation NDCG@10 before stopping
     lr: float = 1e-3
     lora_lr: float = 3e-4
     warmup: float = 0.1  # part of the steps
     weight_decay: float = 0.1
-    encode_every: int = 64  # user batches per pass of the catalogue through the adapted layers
+    encode_every: int = 96  # user batches per pass of the catalogue through the adapted layers
     encode_items: int = 1024  # items whose gradient is pushed into the adapters per pass
 
 

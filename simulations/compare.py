@@ -25,7 +25,6 @@ from client.train import train
 from server import registry
 from server.aggregate import AGGREGATORS
 from server.rounds import ServerState, step
-from shared.errors import ConfigError
 from shared.lora import save_adapter
 from shared.memory import give_back
 from shared.model import (
@@ -41,9 +40,6 @@ from shared.plan import Plan
 from simulations.flower_run import run_in_flower
 from simulations.in_process import in_process
 from simulations.versions import versions
-
-METHODS = ("zero_shot", "local", "federated", "personal", "pooled")
-CARRIERS = ("in-process", "flower")
 
 Say = Callable[[str], None]
 
@@ -68,6 +64,7 @@ class Comparison:
         registry.refuse_used(self.out)
         (self.out / "homes").mkdir(parents=True, exist_ok=True)
         write_json(self.out / "versions.json", versions())
+        (self.out / "plan.json").write_text(self.plan.to_json(), encoding="utf-8")
         model = self.workshop.model(self.plan)
         start = adapter_tensors(model)
         for member in self.members:
@@ -245,12 +242,3 @@ def macro(cells: dict[str, dict[str, float]]) -> dict[str, float]:
     """Mean over domains of each metric."""
     names = next(iter(cells.values()))
     return {name: float(np.mean([cell[name] for cell in cells.values()])) for name in names}
-
-
-def check_methods(only: Sequence[str]) -> tuple[str, ...]:
-    """The methods to run. Raises ConfigError on an unknown name."""
-    chosen = [name.strip().replace("-", "_") for text in only for name in text.split(",") if name.strip()]
-    for name in chosen:
-        if name not in METHODS:
-            raise ConfigError(f"--only: expected one of {', '.join(METHODS)}, found {name!r}")
-    return tuple(chosen) or METHODS

@@ -17,6 +17,7 @@ def start(
     folders: Sequence[Path], plan: Plan, protocol: str, run: Path, cache: Path, carrier: str, bars: Bars
 ) -> Comparison:
     """Read every domain, say what was read, make the comparison. Raises DataError, ConfigError."""
+    refuse_used(run)
     if not folders:
         bars.say(f"no --data: the generated world of four services, in {run / 'world'}")
         folders = list(write_world(run / "world", seed=plan.federation.seed).values())
@@ -32,3 +33,9 @@ def start(
         for domain in domains
     ]
     return Comparison(plan, members, workshop, run, protocol, carrier, bars.say)
+
+
+def refuse_used(run: Path) -> None:
+    """Raises ConfigError when a run is there already, finished or not; it stays as it is."""
+    if any((run / mark).exists() for mark in ("result.json", "current")):
+        raise ConfigError(f"{run} already holds a run; pass another --out")
