@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 CACHE = Path("var/cache")
+UNNAMED = "expected --domain NAME first, before any command; it says which domain this is"
 
 
 @app.callback()
@@ -42,14 +43,13 @@ def main(
     With a command after the options (--domain NAME recommend, --domain NAME status), do that instead.
     """
     quiet_libraries()
-    with settled():
-        if not domain:
-            raise ConfigError("expected --domain NAME before anything else; name one of the federation's domains")
-    place = home or Path("var/client") / domain
+    place = home or Path("var/client") / (domain or "")
     context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
     if context.invoked_subcommand is not None:
         return
     with settled():
+        if not domain:
+            raise ConfigError(UNNAMED)
         if data is None:
             raise ConfigError("joining a federation needs --data FOLDER with this domain's files")
         if protocol not in ("loo", "time"):
@@ -133,6 +133,8 @@ def status(
 def finished(given: dict[str, Any], run: Path | None) -> Path:
     """The home of a finished run: of ``--run``, of ``--home``, else the domain's own or the newest simulation's."""
     own: Path = given["home"]
+    if not given["domain"]:
+        raise ConfigError(UNNAMED)
     if run is not None:
         place = run / "homes" / str(given["domain"])
         if not (place / "home.json").is_file():

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shared.console import tell, named, plan_from, quiet_libraries, settled
+from shared.console import named, plan_from, quiet_libraries, settled, tell
 from shared.errors import ConfigError
 
 app = typer.Typer(
@@ -82,7 +82,7 @@ def certs(
     with settled():
         from server.certs import make_certificates
 
-        for path in make_certificates(folder, members or [], hosts or ["localhost", "127.0.0.1"]):
+        for path in make_certificates(folder, members or [], hosts or []):
             typer.echo(str(path))
 
 

@@ -15,6 +15,7 @@ from server.superlink import Certificates
 from shared.errors import ConfigError
 
 DAYS = 365
+HERE = ("localhost", "127.0.0.1")
 
 
 def certificates_in(folder: Path) -> Certificates:
@@ -25,17 +26,28 @@ def certificates_in(folder: Path) -> Certificates:
     )
 
 
-def make_certificates(folder: Path, members: Sequence[str], hosts: Sequence[str]) -> list[Path]:
+def make_certificates(folder: Path, members: Sequence[str], hosts: Sequence[str] = ()) -> list[Path]:
     """Write ca.crt, server.crt, server.key, members/NAME and members/NAME.pub; returns the paths.
 
     The authority's private key is not kept: to add a name, make new certificates. Members of a folder that
-    has certificates already are added to it. Raises ConfigError on a name that cannot be a file's.
+    has certificates already are added to it. Raises ConfigError, and then nothing is written, on a member's
+    name that cannot be a file's, on a member who has a key, on ``hosts`` for certificates that are there.
     """
-    for name in members:
-        if not name or any(letter in name for letter in "/\\\0") or name.startswith("."):
+    there = (folder / "ca.crt").exists()
+    if there and hosts:
+        raise ConfigError(f"{folder} has certificates already; for other names make new ones in another folder")
+    for place, name in enumerate(members):
+        if not name or any(letter in name for letter in "/\\\0\"'\n") or name.startswith(".") or name.endswith(".pub"):
             raise ConfigError(f"--member: expected a plain name, found {name!r}")
+        if name in members[:place]:
+            raise ConfigError(f"--member: {name!r} is named twice")
+    files = [folder / "members" / name for name in members]
+    files += [] if there else [folder / "server.crt", folder / "server.key"]
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path} exists already; move it away to make a new one")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = [] if (folder / "ca.crt").exists() else _server_files(folder, hosts)
+    made = [] if there else _server_files(folder, hosts or HERE)
     return made + [path for name in members for path in _member_key(folder / "members", name)]
 
 
@@ -43,9 +55,11 @@ def _server_files(folder: Path, hosts: Sequence[str]) -> list[Path]:
     authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Isthmus federation")])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
-    root = _certificate(issuer, issuer, authority.public_key())
+    root = _certificate(issuer, issuer, authority.public_key(), authority.public_key())
     root = root.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    leaf = _certificate(subject, issuer, server.public_key())
+    root = root.add_extension(_usage(certificates=True), critical=True)
+    leaf = _certificate(subject, issuer, server.public_key(), authority.public_key())
+    leaf = leaf.add_extension(_usage(certificates=False), critical=True)
     leaf = leaf.add_extension(x509.SubjectAlternativeName([_name(host) for host in hosts]), critical=False)
     leaf = leaf.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     leaf = leaf.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -60,11 +74,31 @@ def _server_files(folder: Path, hosts: Sequence[str]) -> list[Path]:
     ]
 
 
-def _certificate(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, signer: ec.EllipticCurvePublicKey
+) -> x509.CertificateBuilder:
+    """With the key identifiers that strict clients ask for (Python's own from 3.13 on)."""
     now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
     builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(minutes=5))
-    return builder.not_valid_after(now + dt.timedelta(days=DAYS))
+    builder = builder.not_valid_after(now + dt.timedelta(days=DAYS))
+    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    return builder.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+
+
+def _usage(certificates: bool) -> x509.KeyUsage:
+    """An authority signs certificates, a server its handshakes."""
+    return x509.KeyUsage(
+        digital_signature=not certificates,
+        key_cert_sign=certificates,
+        crl_sign=certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(host: str) -> x509.GeneralName:

@@ -144,6 +144,8 @@ def _check(plan: Plan) -> None:
     _one_of("model.similarity", plan.model.similarity, SIMILARITIES)
     _one_of("train.loss", plan.train.loss, LOSSES)
     _one_of("federation.family", plan.federation.family, FAMILIES)
+    if not plan.model.targets:
+        raise ConfigError(f"model.targets: expected some of {', '.join(LORA_TARGETS)}, found none")
     for target in plan.model.targets:
         _one_of("model.targets", target, LORA_TARGETS)
     if plan.train.loss != "softmax" and plan.train.negatives == 0 and not plan.private:

@@ -1,0 +1,135 @@
+"""``python -m simulations`` as a user runs it, on two tiny domains; then recommendations from its run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.tiny_members import TINY
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[2]
+METHODS = ("zero_shot", "local", "federated", "personal", "pooled")
+
+
+def start(folder, *words):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-m", *map(str, words)], cwd=folder, env=environment, **pipes)
+
+
+def run(folder, *words, expect=0):
+    process = start(folder, *words)
+    printed, said = process.communicate(timeout=120)
+    assert process.returncode == expect, said
+    assert "Traceback" not in said
+    return printed, said
+
+
+def options(world, base, cache):
+    sets = [word for text in TINY for word in ("--set", text)]
+    return ["--data", world["video"], world["shop"], "--base", base, "--cache", cache, *sets]
+
+
+@pytest.fixture(scope="module")
+def done(tiny_world, tiny_base, cache, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulation")
+    printed, _ = run(folder, "simulations", *options(tiny_world, tiny_base, cache), "--out", "one", "--json")
+    return folder, json.loads(printed)
+
+
+def test_the_result_has_what_was_promised(done):
+    folder, result = done
+    assert json.loads((folder / "one" / "result.json").read_text()) == result
+    assert (result["protocol"], result["seed"], result["rounds"]) == ("loo", 7, 2)
+    assert result["seconds"] > 0
+    for domain in result["domains"].values():
+        assert min(domain["users"], domain["items"], domain["interactions"]) > 0
+        assert all(0 <= domain[method][metric] <= 1 for method in METHODS for metric in ("hr@10", "ndcg@10"))
+    for method in METHODS:
+        mean = sum(domain[method]["ndcg@10"] for domain in result["domains"].values()) / 2
+        assert result["macro"][method]["ndcg@10"] == pytest.approx(mean)
+
+
+def test_the_run_directory_is_whole_and_names_nobody(done, tiny_world):
+    folder, _ = done
+    files = {
+        path.relative_to(folder / "one").as_posix(): path for path in (folder / "one").rglob("*") if path.is_file()
+    }
+    for name in ("plan.json", "versions.json", "fingerprints.json", "rounds.jsonl", "result.json", "current"):
+        assert name in files
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} <= files.keys()
+    assert {f"homes/{name}/private.safetensors" for name in ("video", "shop")} <= files.keys()
+    rounds = [json.loads(line) for line in files["rounds.jsonl"].read_text().splitlines()]
+    assert [line["round"] for line in rounds] == [1, 2]
+    assert all(value > 0 for line in rounds for name, value in line["moved"].items() if ".lora_" in name)
+    users = {row.split("\t")[0] for row in (tiny_world["video"] / "video.inter").read_text().splitlines()[1:]}
+    leaving = b"\n".join(path.read_bytes() for name, path in files.items() if not name.startswith("homes/"))
+    assert not [user for user in users if f'"{user}"'.encode() in leaving]
+
+
+def test_a_second_run_into_the_same_place_changes_nothing(done, tiny_world, tiny_base, cache):
+    folder, _ = done
+    before = {path: path.read_bytes() for path in (folder / "one").rglob("*") if path.is_file()}
+    _, said = run(folder, "simulations", *options(tiny_world, tiny_base, cache), "--out", "one", expect=2)
+    assert "already holds a run" in said
+    assert before == {path: path.read_bytes() for path in (folder / "one").rglob("*") if path.is_file()}
+
+
+def test_recommendations_for_a_user_and_for_a_history(done, tiny_world, cache):
+    folder, _ = done
+    rows = [row.split("\t") for row in (tiny_world["video"] / "video.inter").read_text().splitlines()[1:]]
+    user = rows[0][0]
+    seen = {row[1] for row in rows if row[0] == user}
+    ask = ("client", "--domain", "video", "--cache", cache, "recommend", "--run", "one")
+    answer = json.loads(run(folder, *ask, "--user", user, "-k", 7, "--json")[0])
+    assert len(answer["items"]) == 7
+    assert not seen & {item["item_id"] for item in answer["items"]}
+    titles = (tiny_world["video"] / "video.item").read_text(encoding="utf-8").splitlines()
+    known = titles[1].split("\t")
+    answer = json.loads(run(folder, *ask, "--history", f"{known[1]}; a film about space", "--json")[0])
+    assert known[0] not in {item["item_id"] for item in answer["items"]}
+    assert "score" in run(folder, *ask, "--user", user)[0]
+    _, said = run(folder, *ask, "--user", "nobody-17", expect=2)
+    assert "nobody-17" not in said
+    assert run(folder, *ask[:3], "status", "--run", "one")[0]
+
+
+def test_control_c_ends_with_one_line_and_130(done, tiny_world, tiny_base, cache):
+    folder, _ = done
+    long = [*options(tiny_world, tiny_base, cache), "--set", "train.epochs=100000", "--set", "train.patience=100000"]
+    process = start(folder, "simulations", *long, "--out", "two")
+    deadline = time.monotonic() + 60
+    while (
+        not (folder / "two" / "result.json").exists() or "zero_shot" not in (folder / "two" / "result.json").read_text()
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("interrupted")
+    assert json.loads((folder / "two" / "result.json").read_text())["domains"]["shop"]["zero_shot"]
+
+
+def test_a_cache_that_is_a_file(done, tiny_world, tiny_base):
+    folder, _ = done
+    (folder / "file").write_text("")
+    _, said = run(folder, "simulations", *options(tiny_world, tiny_base, "file"), "--out", "three", expect=1)
+    assert "pass another --cache" in said.splitlines()[-1]
+
+
+def test_the_table_fits_a_narrow_terminal(done, tiny_world, tiny_base, cache):
+    folder, _ = done
+    printed, _ = run(
+        folder, "simulations", *options(tiny_world, tiny_base, cache), "--out", "four", "--only", "zero_shot,federated"
+    )
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "video" in printed
+    assert "federated" in printed

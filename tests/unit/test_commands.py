@@ -1,0 +1,216 @@
+"""The three command lines: their help, the README that names all they take, and what they say to misuse."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from client.__main__ import app as client
+from server.__main__ import app as server
+from shared.plan import SECTIONS
+from simulations.__main__ import app as simulations
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+APPS = {"simulations": simulations, "client": client, "server": server}
+COMMANDS = [
+    ("simulations",),
+    ("client",),
+    ("client", "recommend"),
+    ("client", "status"),
+    ("server",),
+    ("server", "certs"),
+]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Run in an empty folder: what misuse leaves behind shows there."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(name: str, *words: object):
+    return CliRunner().invoke(APPS[name], [str(word) for word in words])
+
+
+def misuse(name: str, *words: object) -> str:
+    """The one line that misuse gets."""
+    result = run(name, *words)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def options(command: click.Command) -> set[str]:
+    found = {option for param in command.params if param.param_type_name == "option" for option in param.opts}
+    below = getattr(command, "commands", {})
+    return found.union(*(options(part) for part in below.values())) if below else found
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_command_has_help(words, option):
+    result = run(*words, option)
+    assert result.exit_code == 0, result.output
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_the_list_of_commands_is_complete(name):
+    below = getattr(typer.main.get_command(APPS[name]), "commands", {})
+    assert {(name, *path) for path in [(), *((part,) for part in below)]} == {c for c in COMMANDS if c[0] == name}
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_readme_names_every_command_and_option(name):
+    text = README.read_text(encoding="utf-8")
+    assert f"python -m {name}" in text
+    command = typer.main.get_command(APPS[name])
+    missing = [option for option in sorted(options(command)) if not re.search(rf"(?<![\w-]){option}(?![\w-])", text)]
+    missing += [
+        part for part in getattr(command, "commands", {}) if not re.search(rf"python -m {name}.* {part}\b", text)
+    ]
+    assert missing == []
+
+
+def test_readme_names_every_setting_with_its_default():
+    text = README.read_text(encoding="utf-8")
+    for section, cls in SECTIONS.items():
+        for field in fields(cls):
+            default = f"[{', '.join(field.default)}]" if isinstance(field.default, tuple) else field.default
+            assert f"| `{section}.{field.name}` | {default} |" in text
+
+
+@pytest.mark.parametrize("words", [("--rond", "3"), ("--rounds", "many")])
+@pytest.mark.parametrize("name", ["simulations", "server"])
+def test_an_unknown_option_or_a_wrong_type_is_refused(name, words):
+    result = run(name, *words)
+    assert result.exit_code == 2
+    assert words[0] in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["simulations", "server"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--set", "modle.rank=3"), "no section [modle]"),
+        (("--set", "model.rnk=3"), "[model] has no setting 'rnk'"),
+        (("--set", "model.rank=four"), "model.rank: expected int, found 'four'"),
+        (("--set", "model.rank=0"), "model.rank: expected at least 1"),
+        (("--set", "model.targets=query"), "model.targets: expected a list"),
+        (("--set", "model.targets=[]"), "model.targets: expected some of"),
+        (("--set", "model.targets=['pooler']"), "model.targets: expected one of"),
+        (("--set", "rank=3"), "--set expects section.key=value"),
+        (("--family", "sum"), "federation.family: expected one of ffa, fedavg"),
+        (("--epsilon", "-1"), "privacy.epsilon: expected at least 0"),
+        (("--epsilon", "3", "--family", "fedavg"), "privacy.epsilon needs federation.family=ffa"),
+        (("--settings", "none.toml"), "cannot read settings none.toml"),
+    ],
+)
+def test_settings_that_make_no_sense_change_nothing(name, words, message, tmp_path):
+    assert message in misuse(name, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--protocol", "random"), "--protocol: expected one of loo, time, found 'random'"),
+        (("--carrier", "pigeon"), "--carrier: expected one of in-process, flower, found 'pigeon'"),
+        (("--only", "local,best"), "--only: expected one of zero_shot, local, federated, personal, pooled"),
+        (("--data", "nowhere"), "expected a folder with a domain's files at nowhere"),
+        (("nowhere",), "expected a folder with a domain's files at nowhere"),
+    ],
+)
+def test_simulations_refuse_misuse_before_they_write(words, message, tmp_path):
+    assert message in misuse("simulations", *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_folder_is_no_domain(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "holds neither NAME.item nor items.csv" in misuse("simulations", "empty", "--out", "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_domains_of_one_name_are_refused(tmp_path):
+    for place in ("one", "two"):
+        write_domain(tmp_path / place, "shop")
+    assert "two folders are both named 'shop'" in misuse("simulations", "--data", "one", "two", "--out", "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("mark", ["result.json", "current"])
+def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, mark):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / mark).touch()
+    assert "run already holds a run; pass another --out" in misuse("simulations", "--out", "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [mark]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "expected --domain NAME first"),
+        (("recommend", "--user", "u1"), "expected --domain NAME first"),
+        (("status",), "expected --domain NAME first"),
+        (("--domain", "shop"), "joining a federation needs --data"),
+        (("--domain", "shop", "--data", "nowhere", "--protocol", "random"), "--protocol: expected one of loo, time"),
+        (("--domain", "shop", "--data", "nowhere"), "expected a folder with a domain's files at nowhere"),
+        (("--domain", "shop", "recommend"), "recommend expects either --user ID or --history TITLES"),
+        (("--domain", "shop", "recommend", "--user", "u1", "--history", "a"), "recommend expects either"),
+        (("--domain", "shop", "recommend", "--history", " ; "), "--history expects titles"),
+        (("--domain", "shop", "recommend", "--history", ""), "--history expects titles"),
+        (("--domain", "shop", "recommend", "--user", "u1"), "no finished run in var/client/shop"),
+        (("--domain", "shop", "recommend", "--user", "u1", "--run", "runs/x"), "it holds no finished run"),
+        (("--domain", "shop", "status"), "no finished run in var/client/shop"),
+    ],
+)
+def test_clients_refuse_misuse(words, message, tmp_path):
+    assert message in misuse("client", *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_recommendations_are_none_to_ask_for():
+    result = run("client", "--domain", "shop", "recommend", "--user", "u1", "-k", "0")
+    assert result.exit_code == 2
+    assert "-k" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_run_says_which_domains_it_holds(tmp_path):
+    home = tmp_path / "run" / "homes" / "news"
+    home.mkdir(parents=True)
+    (home / "home.json").touch()
+    words = ("--domain", "shop", "recommend", "--user", "u1", "--run", "run")
+    assert "expected a finished run of shop; it holds news" in misuse("client", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--resume",), "--resume needs --run-dir"),
+        (("--clients", "0"), "at least 1 client"),
+        (("--host", "0.0.0.0"), "open to a network: make certificates"),
+        (("--certificates", "nowhere"), "expected a file at nowhere/ca.crt"),
+        (("certs", "made", "--member", "../shop"), "--member: expected a plain name, found '../shop'"),
+    ],
+)
+def test_servers_refuse_misuse(words, message, tmp_path):
+    result = run("server", *words)
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_domain(folder: Path, name: str) -> None:
+    folder.mkdir()
+    (folder / f"{name}.item").write_text("item_id:token\ttitle:token_seq\ni1\tA guitar\ni2\tA piano\n")
+    (folder / f"{name}.inter").write_text("user_id:token\titem_id:token\nu1\ti1\nu1\ti2\n")
