@@ -115,7 +115,7 @@ def test_control_c_ends_with_one_line_and_130(done, tiny_world, tiny_base, cache
     assert process.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("interrupted")
-    assert json.loads((folder / "two" / "result.json").read_text())["domains"]["shop"]["zero_shot"]
+    assert json.loads((folder / "two" / "result.json").read_text())["domains"]["video"]["zero_shot"]
 
 
 def test_a_cache_that_is_a_file(done, tiny_world, tiny_base):
