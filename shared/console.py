@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from shared.config import Table, apply_sets, read_toml
 from shared.errors import ConfigError, DataError, IsthmusError
+from shared.memory import keep_apart
 from shared.plan import Plan, read_plan
 from shared.processes import SWITCHES
 
@@ -36,6 +37,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # One compiled kernel per shape is kept, and every batch has a shape of its own: a thousand by default.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+    keep_apart()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", category=UserWarning, module="opacus")
 
