@@ -27,7 +27,7 @@ from shared.plan import Plan
 from shared.seeding import stream, torch_stream
 
 Ints = npt.NDArray[np.int64]
-BATCH_SCORES = 8_000_000  # most scores of one batch: 32 MB, and some ten times that with gradients
+BATCH_SCORES = 16_000_000  # most scores of one batch: 64 MB, and some ten times that with gradients
 
 LEAST_BATCH = 16
 # A user's row gets one gradient an epoch, and SparseAdam moves it then only, not while its momentum dies away.

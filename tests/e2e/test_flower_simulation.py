@@ -13,7 +13,8 @@ from shared.errors import ConfigError, FederationError
 from simulations import flower_run
 from simulations.flower_run import run_in_flower
 
-pytestmark = pytest.mark.slow
+# Ray and Flower warn of their own future; that is theirs to mend.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
 def start(rounds: int = 2) -> ServerState:
