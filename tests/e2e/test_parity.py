@@ -137,7 +137,7 @@ def test_private_and_adversarial_over_the_network_and_a_refusal(machine, tiny_ba
         "--max-epsilon",
         8,
         "--connect-timeout",
-        5,
+        40,
     )
     assert codes[0] == 1
     assert "above this domain's limit of 8" in said[0]
