@@ -16,6 +16,7 @@ TINY = (
     "train.epochs=2",
     "train.personal_epochs=1",
     "train.least_steps=6",
+    "train.patience=2",
     "train.encode_every=4",
     "train.encode_items=40",
     "train.lr=0.005",
