@@ -33,6 +33,7 @@ def main(
     cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = CACHE,
     protocol: Annotated[str, typer.Option(help="How the domain evaluates itself: loo or time.")] = "loo",
     max_epsilon: Annotated[float | None, typer.Option(help="Refuse releases beyond this epsilon.")] = None,
+    base: Annotated[str, typer.Option(help="This domain's copy of the federation's checkpoint.")] = "minilm",
     root_certificates: Annotated[Path | None, typer.Option(help="The server's ca.crt; none: loopback only.")] = None,
     key: Annotated[Path | None, typer.Option(help="This node's private key, where the server asks for one.")] = None,
     connect_timeout: Annotated[float, typer.Option(help="Seconds without the server before giving up.")] = 300.0,
@@ -58,7 +59,9 @@ def main(
             from client.rounds import open_member  # heavy: only once the options are known to be good
             from client.supervise import run_client
 
-            member = open_member(data, domain, place, cache=str(cache), protocol=protocol, max_epsilon=max_epsilon)
+            member = open_member(
+                data, domain, place, cache=str(cache), protocol=protocol, max_epsilon=max_epsilon, base=base
+            )
             member.workshop.tick = bars.tick
             bars.say(member.domain.describe())
             code = run_client(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,12 @@ class DomainMember:
         *,
         protocol: str = "loo",
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        base: str | None = None,
         simulated: bool = False,
     ) -> None:
+        """``base`` is the checkpoint to open whatever path a task names; None trusts the task (simulations)."""
         self.domain, self.home, self.workshop = domain, home, workshop
-        self.protocol, self.limits, self.simulated = protocol, limits, simulated
+        self.protocol, self.limits, self.base, self.simulated = protocol, limits, base, simulated
         self._corpus: tuple[ModelPlan, Corpus] | None = None
 
     @property
@@ -88,7 +90,7 @@ class DomainMember:
         Raises PayloadError when the task does not fit, BudgetError when it would overspend, TrainingError when
         nothing moved.
         """
-        model = self._take(task)
+        task, model = self._take(task)
         corpus = self.corpus(task.plan)
         released = released_names(task.plan, list(task.adapter))
         place = ("client", self.name, task.round)
@@ -134,7 +136,7 @@ class DomainMember:
 
     def finish(self, task: Task) -> None:
         """Keep the final adapter, fine-tune privately on top of it, evaluate at home."""
-        model = self._take(task)
+        task, model = self._take(task)
         corpus = self.corpus(task.plan)
         federated = evaluate(model, corpus, corpus.split.test)
         private, outcome = personalise(model, corpus, task.plan, self.workshop.tick)
@@ -170,15 +172,22 @@ class DomainMember:
             return {}
         return {"epsilon": epsilon(events, plan.privacy.delta), "delta": plan.privacy.delta, "releases": len(events)}
 
-    def _take(self, task: Task) -> Recommender:
-        """Check a task against our own base and load its adapter."""
+    def _take(self, task: Task) -> tuple[Task, Recommender]:
+        """Check a task against our own base and load its adapter; the task as this domain carries it out.
+
+        The checkpoint's path is ours: a server must not choose what a member opens or fetches.
+        """
+        if self.base is not None:
+            task = replace(task, plan=replace(task.plan, model=replace(task.plan.model, base=self.base)))
         model = self.workshop.model(task.plan)
         own = base_fingerprint(task.plan.model, model.base)
         if task.base != own:
-            raise PayloadError(f"the task's base is {task.base[:60]!r}, ours is {own!r}; install the same checkpoint")
+            raise PayloadError(
+                f"the task's base is {task.base[:60]!r}, ours is {own!r}; start with --base and the same checkpoint"
+            )
         check_like(task.adapter, adapter_tensors(model), "the task's adapter")
         load_adapter_tensors(model, task.adapter)
-        return model
+        return task, model
 
 
 def personalise(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | None = None) -> tuple[Private, Outcome]:
@@ -220,11 +229,13 @@ def open_member(
     cache: str,
     protocol: str = "loo",
     max_epsilon: float | None = None,
+    base: str | None = None,
     simulated: bool = False,
 ) -> DomainMember:
     """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
     limits = Limits(max_epsilon)
     workshop = Workshop(Path(cache))
-    return DomainMember(
-        read_domain(folder, name), Home(home), workshop, protocol=protocol, limits=limits, simulated=simulated
-    )
+    domain = read_domain(folder, name)
+    if base is not None:
+        find_base(base)  # a mistyped one is told now, not in the first round
+    return DomainMember(domain, Home(home), workshop, protocol=protocol, limits=limits, base=base, simulated=simulated)

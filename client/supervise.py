@@ -54,7 +54,8 @@ def run_client(
 ) -> int:
     """Serve one domain until a signal, or with ``once`` until its final task is answered; returns the exit status.
 
-    0 after a signal or the final task; 1 when no SuperLink admitted us within ``connect_timeout_s``.
+    0 after a signal or the final task; 1 when no SuperLink admitted us within ``connect_timeout_s``, or with
+    ``once`` when it went away for as long.
     Raises ConfigError when the settings cannot work.
     """
     link = Link(domain, superlink, home.resolve(), root_certificates, key, connect_timeout_s)
@@ -95,11 +96,16 @@ def is_loopback(host: str) -> bool:
     return host in {"localhost", "::1", "[::1]"} or host.startswith("127.")
 
 
-def supernode_command(link: Link, socket: Path) -> list[str]:
-    """The command line of one SuperNode; its own port is free and on loopback."""
+def supernode_command(link: Link, socket: Path, once: bool = False) -> list[str]:
+    """The command line of one SuperNode; its own port is free and on loopback.
+
+    It looks for a server that went away for ever, or with ``once`` as long as for one that has not come yet.
+    """
     command = [flower_tool("flower-supernode"), "--superlink", link.superlink]
     command += ["--host", "127.0.0.1", "--port", str(free_port())]
     command += ["--node-config", f'domain="{link.domain}" socket="{socket}"']
+    if once:
+        command += ["--max-wait-time", str(link.connect_timeout_s)]
     if link.root_certificates is None:
         return [*command, "--insecure"]
     command += ["--root-certificates", str(link.root_certificates.resolve())]
@@ -111,13 +117,16 @@ def _keep_connected(link: Link, socket: Path, desk: Desk, stopped: threading.Eve
     deadline = time.monotonic() + link.connect_timeout_s
     pause_s = 1.0
     while True:
-        node = spawn(supernode_command(link, socket), flower_env(link.home / "flower"), link.log)
+        node = spawn(supernode_command(link, socket, once), flower_env(link.home / "flower"), link.log)
         try:
             admitted = _watch(node, link, desk, stopped, once, deadline)
         finally:
             stop(node)
         if stopped.is_set() or (once and desk.finished.is_set()):
             return 0
+        if admitted and once:
+            desk.say(f"{link.superlink} went away before the run was over; start both again (server: --resume)")
+            return 1
         if admitted:  # it was in and fell out: a new outage, a new deadline
             deadline, pause_s = time.monotonic() + link.connect_timeout_s, 1.0
         if time.monotonic() >= deadline:

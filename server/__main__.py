@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from shared.console import named, plan_from, quiet_libraries, settled, tell
+from shared.console import (
+    Adversarial,
+    BaseName,
+    Delta,
+    Epsilon,
+    Family,
+    Rounds,
+    Seed,
+    Sets,
+    SettingsFile,
+    named,
+    plan_from,
+    quiet_libraries,
+    settled,
+    tell,
+)
 from shared.errors import ConfigError
 
 app = typer.Typer(
@@ -21,15 +36,15 @@ app = typer.Typer(
 def main(
     context: typer.Context,
     clients: Annotated[int, typer.Option(help="Domains to wait for before the first round.")] = 2,
-    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
-    family: Annotated[str | None, typer.Option(help="ffa (exact) or fedavg (A and B apart: inexact).")] = None,
-    base: Annotated[str | None, typer.Option(help="minilm, a folder, or a hub id of a BERT checkpoint.")] = None,
-    adversarial: Annotated[bool, typer.Option("--adversarial", help="Adversarial training.")] = False,
-    epsilon: Annotated[float | None, typer.Option(help="User-level privacy budget of the whole run.")] = None,
-    delta: Annotated[float | None, typer.Option(help="Its delta; well below one in the number of users.")] = None,
-    settings: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")] = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    family: Family = None,
+    base: BaseName = None,
+    adversarial: Adversarial = False,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    settings: SettingsFile = None,
+    sets: Sets = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run directory; default runs/server- and the time.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last complete round.")] = False,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

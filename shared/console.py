@@ -7,14 +7,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shared.config import Table, apply_sets, read_toml
-from shared.errors import ConfigError, DataError, IsthmusError
+from shared.errors import BaseModelError, ConfigError, DataError, IsthmusError
 from shared.memory import keep_apart
 from shared.plan import Plan, read_plan
 from shared.processes import SWITCHES
@@ -24,6 +24,17 @@ UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, 
 UNUSABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT}
 
 err = Console(stderr=True, highlight=False)
+
+# Options that several commands have in common.
+Rounds = Annotated[int | None, typer.Option(help="Federated rounds.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")]
+Family = Annotated[str | None, typer.Option(help="ffa (exact) or fedavg (A and B apart: inexact).")]
+BaseName = Annotated[str | None, typer.Option(help="minilm, a folder, or a hub id of a BERT checkpoint.")]
+Adversarial = Annotated[bool, typer.Option("--adversarial", help="Adversarial training.")]
+Epsilon = Annotated[float | None, typer.Option(help="User-level privacy budget of the whole run.")]
+Delta = Annotated[float | None, typer.Option(help="Its delta; well below one in the number of users.")]
+SettingsFile = Annotated[Path | None, typer.Option(help="TOML file of settings.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")]
 
 
 def quiet_libraries() -> None:
@@ -47,7 +58,7 @@ def settled() -> Iterator[None]:
     """Turn what went wrong into one line and an exit status: 2 misuse, 1 failure, 130 interrupted."""
     try:
         yield
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, BaseModelError) as error:
         tell(f"error: {error}")
         raise typer.Exit(MISUSED) from None
     except IsthmusError as error:

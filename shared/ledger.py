@@ -5,7 +5,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shared.errors import BudgetError
+from shared.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def append_event(path: Path, event: GaussianSteps) -> None:
 def read_events(path: Path) -> tuple[GaussianSteps, ...]:
     """All events of a ledger; none where there is no file yet.
 
-    Raises BudgetError on a line that is no event: what is not understood cannot be counted, so nothing
+    Raises DataError on a line that is no event: what is not understood cannot be counted, so nothing
     more may be spent.
     """
     if not path.exists():
@@ -42,7 +42,7 @@ def read_events(path: Path) -> tuple[GaussianSteps, ...]:
             if not (event.noise_multiplier > 0 and 0 < event.sample_rate <= 1 and event.steps > 0):
                 raise ValueError
         except (ValueError, TypeError):
-            raise BudgetError(
+            raise DataError(
                 f"{path}, line {number}: expected a privacy event, found something else; "
                 "restore the ledger from a backup before training on"
             ) from None

@@ -158,6 +158,8 @@ def _check(plan: Plan) -> None:
             value = getattr(section, item.name)
             if isinstance(value, int | float) and not isinstance(value, bool):
                 _at_least(f"{name}.{item.name}", value, LOWEST.get(f"{name}.{item.name}", 0))
+                if isinstance(value, int) and name != "federation":
+                    _at_most(f"{name}.{item.name}", value, HIGHEST.get(f"{name}.{item.name}", 1_000_000))
     if plan.model.width % plan.model.heads:
         raise ConfigError(f"model.width {plan.model.width} must be a multiple of model.heads {plan.model.heads}")
     for key, value in (("model.dropout", plan.model.dropout), ("model.lora_dropout", plan.model.lora_dropout)):
@@ -191,9 +193,27 @@ LOWEST: dict[str, float] = {
 }
 
 
+# The greatest value where it sizes a tensor: a plan that a peer sent may cost memory only within reason.
+HIGHEST: dict[str, int] = {
+    "model.max_tokens": 512,
+    "model.top_layers": 64,
+    "model.rank": 1024,
+    "model.hidden": 16_384,
+    "model.width": 4096,
+    "model.blocks": 32,
+    "model.heads": 64,
+    "model.max_history": 5000,
+}
+
+
 def _at_least(where: str, value: float, least: float) -> None:
     if not least <= value < float("inf"):
         raise ConfigError(f"{where}: expected at least {least:g}, found {value}")
+
+
+def _at_most(where: str, value: int, most: int) -> None:
+    if value > most:
+        raise ConfigError(f"{where}: expected at most {most:,}, found {value:,}")
 
 
 def _one_of(where: str, value: str, known: tuple[str, ...]) -> None:

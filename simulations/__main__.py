@@ -12,7 +12,22 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared.console import Bars, named, plan_from, quiet_libraries, settled
+from shared.console import (
+    Adversarial,
+    Bars,
+    BaseName,
+    Delta,
+    Epsilon,
+    Family,
+    Rounds,
+    Seed,
+    Sets,
+    SettingsFile,
+    named,
+    plan_from,
+    quiet_libraries,
+    settled,
+)
 from shared.errors import ConfigError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -31,17 +46,17 @@ def main(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Domain folders; none: the generated world.")] = None,
     protocol: Annotated[str, typer.Option(help="loo (leave one out) or time (one cut in time).")] = "loo",
-    rounds: Annotated[int | None, typer.Option(help="Federated rounds.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")] = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
     only: Annotated[list[str] | None, typer.Option(help="Some of zero_shot,local,federated,personal,pooled.")] = None,
     carrier: Annotated[str, typer.Option(help="in-process, or flower (its simulation engine).")] = "in-process",
-    family: Annotated[str | None, typer.Option(help="ffa (exact) or fedavg (A and B apart: inexact).")] = None,
-    base: Annotated[str | None, typer.Option(help="minilm, a folder, or a hub id of a BERT checkpoint.")] = None,
-    adversarial: Annotated[bool, typer.Option("--adversarial", help="Adversarial training.")] = False,
-    epsilon: Annotated[float | None, typer.Option(help="User-level privacy budget of the whole run.")] = None,
-    delta: Annotated[float | None, typer.Option(help="Its delta; well below one in the number of users.")] = None,
-    settings: Annotated[Path | None, typer.Option(help="TOML file of settings.")] = None,
-    sets: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, over the file.")] = None,
+    family: Family = None,
+    base: BaseName = None,
+    adversarial: Adversarial = False,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    settings: SettingsFile = None,
+    sets: Sets = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; default runs/ and the time.")] = None,
     cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = Path("var/cache"),
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of the table.")] = False,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.reading import words
 from support.tiny_members import TINY
 
 from server import registry
@@ -89,7 +90,7 @@ def same(one, two):
 def test_three_processes_give_the_adapter_of_one(machine, tiny_base):
     options = ("--settings", settings(machine.folder, tiny_base), "--rounds", 3, "--adversarial")
     _, expected = machine.simulate("one", "in-process", *options)
-    codes, said, run = machine.deploy("three", options)
+    codes, said, run = machine.deploy("three", options, "--base", tiny_base)
     assert codes == [0, 0, 0, 0], said
     found = registry.load_state(run)
     same(found.adapter, expected.adapter)
@@ -103,8 +104,8 @@ def test_three_processes_give_the_adapter_of_one(machine, tiny_base):
         assert result["rounds"] == 3
         assert 0 < result["personal"]["hr@10"] <= 1
     users = {line.split("\t")[0] for name in DOMAINS for line in interactions(machine.world[name])}
-    leaving = b"".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
-    assert not [user for user in users if f'"{user}"'.encode() in leaving or f" {user} ".encode() in leaving]
+    leaving = b"\n".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
+    assert not users & words(leaving)
     process = machine.start("client", "--domain", "video", "--cache", machine.cache, "recommend", "--history", "space")
     printed, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
@@ -127,10 +128,11 @@ def test_flowers_simulation_gives_the_adapter_of_the_loop(machine, tiny_base):
 
 def test_private_and_adversarial_over_the_network_and_a_refusal(machine, tiny_base):
     path = settings(machine.folder, tiny_base)
+    own = ("--base", tiny_base, "--max-epsilon", 8)
     homes = machine.folder / "var" / "client"
     before = {name: len(read_events(homes / name / "ledger.jsonl")) for name in DOMAINS}
     codes, said, _ = machine.deploy(
-        "private", ("--settings", path, "--rounds", 1, "--adversarial", "--epsilon", 8), "--max-epsilon", 8
+        "private", ("--settings", path, "--rounds", 1, "--adversarial", "--epsilon", 8), *own
     )
     assert codes == [0, 0, 0, 0], said
     for name in DOMAINS:
@@ -138,8 +140,7 @@ def test_private_and_adversarial_over_the_network_and_a_refusal(machine, tiny_ba
     codes, said, _run = machine.deploy(
         "refused",
         ("--settings", path, "--rounds", 1, "--epsilon", 8, "--wait", 60),
-        "--max-epsilon",
-        8,
+        *own,
     )
     assert codes[0] == 1
     assert "above this domain's limit of 8" in said[0]

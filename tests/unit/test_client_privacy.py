@@ -8,7 +8,7 @@ from support.tiny_members import tiny_plan
 from client.budget import Limits, check_budget, planned_noise
 from client.privacy import Lot, PerUserGradients, lots, sample_rate, sampled_users, train_privately
 from shared.accounting import epsilon, noise_for
-from shared.errors import BudgetError
+from shared.errors import BudgetError, DataError
 from shared.ledger import GaussianSteps, append_event, read_events
 from shared.model import Recommender, adapter_tensors, released_names, shared_parameters
 from shared.prefix import find_base
@@ -182,7 +182,7 @@ def test_the_ledger_is_kept_line_by_line_and_refuses_what_it_does_not_know(tmp_p
     assert read_events(path) == events
     for damage in ("{", '{"noise_multiplier": 0, "sample_rate": 0.1, "steps": 1}', '{"steps": 1}', "[]"):
         path.write_text(damage + "\n")
-        with pytest.raises(BudgetError, match="line 1"):
+        with pytest.raises(DataError, match="line 1"):
             read_events(path)
 
 

@@ -6,8 +6,9 @@ from support.tiny_members import tiny_plan
 
 from client.budget import Limits
 from client.recommend import Serving
-from client.rounds import coarse_weight, must_move
-from shared.errors import BudgetError, DataError, PayloadError, TrainingError
+from client.rounds import DomainMember, coarse_weight, must_move
+from client.store import Home
+from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
 from shared.model import initial_state
 from shared.payload import Task, update_from_bytes, update_to_bytes
@@ -73,7 +74,7 @@ def test_an_overspending_task_is_refused_and_costs_nothing(members, tiny_base):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda t: replace(t, base="other"), "install the same checkpoint"),
+        (lambda t: replace(t, base="other"), "the same checkpoint"),
         (lambda t: replace(t, adapter={}), "lacks tensor"),
         (lambda t: replace(t, adapter={**t.adapter, "more": np.zeros(1, np.float32)}), "unknown tensor"),
         (lambda t: replace(t, adapter={n: v[..., :1] for n, v in t.adapter.items()}), "has shape"),
@@ -83,6 +84,16 @@ def test_an_overspending_task_is_refused_and_costs_nothing(members, tiny_base):
 def test_a_task_that_does_not_fit_is_refused(members, plan, change, says):
     with pytest.raises(PayloadError, match=says):
         members[0].train(change(first_task(plan)[0]))
+
+
+def test_a_member_opens_its_own_checkpoint_whatever_the_server_names(members, plan, tiny_base, tmp_path):
+    task, released = first_task(plan)
+    elsewhere = replace(task, plan=replace(plan, model=replace(plan.model, base=str(tmp_path / "theirs"))))
+    with pytest.raises(BaseModelError, match="theirs"):
+        members[0].train(elsewhere)
+    one = members[0]
+    own = DomainMember(one.domain, Home(tmp_path / "home"), one.workshop, base=str(tiny_base))
+    assert own.train(elsewhere).delta.keys() == released
 
 
 def test_training_that_moves_nothing_is_an_error():

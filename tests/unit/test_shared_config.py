@@ -28,6 +28,8 @@ def test_defaults_and_sets():
         (['model.targets=["querry"]'], "model.targets: expected one of"),
         (["train.loss=hinge"], "train.loss: expected one of"),
         (["train.loss=bpr"], "needs sampled negatives"),
+        (["model.width=1000000"], "model.width: expected at most 4,096, found 1,000,000"),
+        (["train.epochs=2000000"], "train.epochs: expected at most 1,000,000"),
         (["model.rank=0"], "model.rank: expected at least 1"),
         (["model.width=10", "model.heads=3"], "multiple of model.heads"),
         (["model.dropout=1.0"], "less than 1"),
