@@ -12,6 +12,7 @@ from rich.text import Text
 
 from shared.console import Bars, quiet_libraries, settled
 from shared.errors import ConfigError
+from shared.plan import PROTOCOLS
 
 app = typer.Typer(
     add_completion=False,
@@ -31,7 +32,7 @@ def main(
     superlink: Annotated[str, typer.Option(help="The server, host:port.")] = "127.0.0.1:18000",
     home: Annotated[Path | None, typer.Option(help="The domain's private folder; default var/client/DOMAIN.")] = None,
     cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = CACHE,
-    protocol: Annotated[str, typer.Option(help="How the domain evaluates itself: loo or time.")] = "loo",
+    protocol: Annotated[str, typer.Option(help="How the domain evaluates itself: loo, time or loo-99.")] = "loo",
     max_epsilon: Annotated[float | None, typer.Option(help="Refuse releases beyond this epsilon.")] = None,
     base: Annotated[str, typer.Option(help="This domain's copy of the federation's checkpoint.")] = "minilm",
     root_certificates: Annotated[Path | None, typer.Option(help="The server's ca.crt; none: loopback only.")] = None,
@@ -53,8 +54,8 @@ def main(
             raise ConfigError(UNNAMED)
         if data is None:
             raise ConfigError("joining a federation needs --data FOLDER with this domain's files")
-        if protocol not in ("loo", "time"):
-            raise ConfigError(f"--protocol: expected one of loo, time, found {protocol!r}")
+        if protocol not in PROTOCOLS:
+            raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
         with Bars() as bars:
             from client.rounds import open_member  # heavy: only once the options are known to be good
             from client.supervise import run_client

@@ -1,4 +1,8 @@
-"""Full ranking of the whole catalogue for each case; the numbers stay at home."""
+"""Full ranking of a catalogue for each case, by whichever recommender; the numbers stay at home."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -7,63 +11,65 @@ import torch
 from client.batches import in_order, pad
 from client.corpus import Corpus
 from client.splits import Cases, Histories
-from shared.metrics import ranking_metrics
+from shared.metrics import Floats, Ints, case_metrics, exposure, means, only
 from shared.model import Private, Recommender, positions_logits
 
 BLOCK_SCORES = 4_000_000  # scores held at a time: 16 MB
 BLOCK_ROWS = 256  # histories held at a time: their vectors take 20 MB, ten times over
+TOP = 10
+COLD = 2  # most training interactions of a cold item, most events of a cold user
+
+Score = Callable[[Ints], torch.Tensor]  # case numbers (rows,) -> scores (rows, items)
 
 
-@torch.no_grad()
-def case_ranks(
-    model: Recommender, corpus: Corpus, cases: Cases, private: Private | None = None, x: torch.Tensor | None = None
-) -> npt.NDArray[np.int64]:
-    """1-based rank of each target among all items, in the order of ``cases.targets.items``.
+@dataclass(frozen=True)
+class Ranked:
+    """How a recommender ranked some cases."""
 
-    Ties count against the target, so that a constant scorer earns nothing. Items of the user's training
-    history are out of the running where the protocol masks them. ``x`` are the catalogue's current
-    vectors where the caller has them; else they are encoded.
+    ranks: Ints  # of each target, in the order of cases.targets.items
+    candidates: Ints  # (cases,) items that were ranked
+    top: Ints  # (cases, k) the items shown; k = 0 where nobody asked
+
+
+def rank_cases(cases: Cases, items: int, score: Score, k: int = 0) -> Ranked:
+    """1-based rank of each target among all ``items``, and the best ``k``.
+
+    Ties count against the target, so that a constant scorer earns nothing. Items of the user's history are out of
+    the running where the protocol strikes them; under a sampled protocol only its negatives compete.
     """
-    model.eval()
-    space = corpus.space
-    x = model.encode(space) if x is None else x
-    v = model.items(x) if private is None else private.items(model.items(x))
     ranks = np.zeros(len(cases.targets.items), np.int64)
-    lengths = np.minimum(np.diff(cases.histories.offsets), model.plan.max_history)
-    order = np.argsort(lengths, kind="stable")  # like lengths together: little padding
-    for block in in_order(len(cases), max(1, min(BLOCK_ROWS, BLOCK_SCORES // len(space)))):
+    candidates = np.full(len(cases), items, np.int64)
+    top = np.zeros((len(cases), min(k, items)), np.int64)
+    order = np.argsort(cases.histories.lengths, kind="stable")  # like lengths together: little padding
+    for block in in_order(len(cases), max(1, min(BLOCK_ROWS, BLOCK_SCORES // items))):
         rows = order[block]
-        scores = history_scores(model, corpus, x, v, cases.histories, rows, cases.users[rows], private)
+        scores = score(rows)
         if cases.seen is not None:
-            mask_rows(scores, cases.seen, cases.users[rows])
+            candidates[rows] -= mask_rows(scores, cases.seen, cases.users[rows])
+        if k:
+            top[rows] = torch.topk(scores, top.shape[1]).indices.numpy()
         places = np.concatenate([np.arange(*cases.targets.offsets[[row, row + 1]]) for row in rows])
-        ranks[places] = target_ranks(scores, cases.targets, rows)
-    return ranks
+        if cases.rivals is None:
+            ranks[places] = target_ranks(scores, cases.targets, rows)
+        else:
+            candidates[rows] = cases.rivals.shape[1] + 1
+            own = scores[torch.arange(len(rows)), torch.from_numpy(cases.targets.items[places].astype(np.int64))]
+            others = scores.gather(1, torch.from_numpy(cases.rivals[rows]))
+            ranks[places] = 1 + (others >= own[:, None]).sum(1).numpy()
+    return Ranked(ranks, candidates, top)
 
 
-def history_scores(
-    model: Recommender,
-    corpus: Corpus,
-    x: torch.Tensor,
-    v: torch.Tensor,
-    histories: Histories,
-    rows: npt.NDArray[np.int64],
-    users: npt.NDArray[np.int32],
-    private: Private | None,
-) -> torch.Tensor:
-    """Scores after each history's last event: (rows, items)."""
-    batch = pad(histories, rows, users, model.plan.max_history)
-    last = (batch.mask.sum(1) - 1).clamp(min=0)
-    return positions_logits(model, corpus.space, x, v, batch, (torch.arange(len(rows)), last), private)
-
-
-def mask_rows(scores: torch.Tensor, seen: Histories, users: npt.NDArray[np.int32]) -> None:
-    """Put what each user has seen out of the running, in place."""
+def mask_rows(scores: torch.Tensor, seen: Histories, users: npt.NDArray[np.int32]) -> Ints:
+    """Put what each user has seen out of the running, in place; how many items that were, (rows,)."""
+    counts = np.zeros(len(users), np.int64)
     for place, user in enumerate(users):
-        scores[place, torch.from_numpy(seen.row(int(user)).astype(np.int64))] = -torch.inf
+        items = np.unique(seen.row(int(user)).astype(np.int64))
+        scores[place, torch.from_numpy(items)] = -torch.inf
+        counts[place] = len(items)
+    return counts
 
 
-def target_ranks(scores: torch.Tensor, targets: Histories, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def target_ranks(scores: torch.Tensor, targets: Histories, rows: Ints) -> Ints:
     """How many items score at least as high as each target, itself included."""
     counts = np.diff(targets.offsets)[rows]
     place = torch.from_numpy(np.repeat(np.arange(len(rows)), counts))
@@ -76,8 +82,69 @@ def target_ranks(scores: torch.Tensor, targets: Histories, rows: npt.NDArray[np.
     return ranks.numpy()
 
 
+def model_score(
+    model: Recommender, corpus: Corpus, cases: Cases, private: Private | None = None, x: torch.Tensor | None = None
+) -> Score:
+    """Scores after each case's history; ``x`` are the catalogue's current vectors where the caller has them."""
+    model.eval()
+    x = model.encode(corpus.space) if x is None else x
+    with torch.no_grad():
+        v = model.items(x) if private is None else private.items(model.items(x))
+
+    @torch.no_grad()
+    def score(rows: Ints) -> torch.Tensor:
+        batch = pad(cases.histories, rows, cases.users[rows], model.plan.max_history)
+        last = (batch.mask.sum(1) - 1).clamp(min=0)
+        return positions_logits(model, corpus.space, x, v, batch, (torch.arange(len(rows)), last), private)
+
+    return score
+
+
+def validate(
+    model: Recommender, corpus: Corpus, private: Private | None = None, x: torch.Tensor | None = None
+) -> float:
+    """NDCG@10 over the validation cases, the figure that everything is chosen by."""
+    cases = corpus.split.valid
+    found = rank_cases(cases, len(corpus.space), model_score(model, corpus, cases, private, x))
+    return float(case_metrics(found.ranks, cases.targets.offsets, found.candidates)["ndcg@10"].mean())
+
+
 def evaluate(
     model: Recommender, corpus: Corpus, cases: Cases, private: Private | None = None, x: torch.Tensor | None = None
-) -> dict[str, float]:
-    """HR@10, NDCG@10, recall@10, MRR over the cases."""
-    return ranking_metrics(case_ranks(model, corpus, cases, private, x), cases.targets.offsets)
+) -> dict[str, Any]:
+    """``report`` of the model over the cases."""
+    return report(
+        rank_cases(cases, len(corpus.space), model_score(model, corpus, cases, private, x), TOP), corpus, cases
+    )
+
+
+def report(ranked: Ranked, corpus: Corpus, cases: Cases) -> dict[str, Any]:
+    """Means of all metrics, what the lists expose, and the strata under ``strata``."""
+    offsets = cases.targets.offsets
+    found: dict[str, Any] = means(case_metrics(ranked.ranks, offsets, ranked.candidates))
+    found.update(exposure(ranked.top, corpus.popularity))
+    found["cases"] = len(cases)
+    found["strata"] = {}
+    for name, keep in strata(corpus, cases).items():
+        ranks, parts, left = only(ranked.ranks, offsets, keep)
+        values = case_metrics(ranks, parts, ranked.candidates[left])
+        found["strata"][name] = {"cases": len(left), **{m: means(values)[m] for m in ("hr@10", "ndcg@10")}}
+    return found
+
+
+def strata(corpus: Corpus, cases: Cases) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which targets are of an item that is warm, cold (few training interactions) or new (none), and which are
+    of a cold user (a short history): (targets,) each."""
+    known = corpus.popularity[cases.targets.items]
+    short = np.repeat(cases.histories.lengths <= COLD, cases.targets.lengths)
+    return {
+        "warm item": known > COLD,
+        "cold item": (known > 0) & (known <= COLD),
+        "new item": known == 0,
+        "cold user": short,
+    }
+
+
+def per_case(ranked: Ranked, cases: Cases) -> dict[str, Floats]:
+    """Metrics of each case, for intervals and paired tests."""
+    return case_metrics(ranked.ranks, cases.targets.offsets, ranked.candidates)

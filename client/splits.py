@@ -1,7 +1,7 @@
-"""What is learnt from and what is asked: leave-one-out, or one cut in time for everybody."""
+"""What is learnt from and what is asked: leave-one-out (``loo``, ``loo-99``), or one cut in time for everybody."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from client.dataset import Interactions
 from shared.errors import ConfigError, DataError
+from shared.plan import PROTOCOLS
+from shared.seeding import stream
 
 HELD_OUT = 0.1  # share of the events that lies after the cut
 LEAST_EVENTS = 3  # train, validation, test
+RIVALS = 99  # sampled items beside the target under loo-99
 OLDEST_DATE = 1e8  # unix seconds, March 1973: smaller numbers are positions, not dates
 
 Ints = NDArray[np.int64]
@@ -62,6 +65,7 @@ class Cases:
     histories: Histories  # n rows, the most recent events, oldest first; empty for a cold user
     targets: Histories  # n rows: one item each under loo, one or more different ones under time
     seen: Histories | None  # where the protocol strikes it: all each user of the domain had before, not capped
+    rivals: Ints | None = None  # (n, 99) the only other items that compete, where the protocol samples
 
     def __len__(self) -> int:
         return len(self.users)
@@ -79,15 +83,18 @@ class Split:
 
 
 def split(interactions: Interactions, protocol: str, max_history: int = 50, max_events: int = 200) -> Split:
-    """Training, validation and test parts under "loo" or "time".
+    """Training, validation and test parts under "loo", "loo-99" or "time".
+
+    "loo-99" is "loo" whose target competes with 99 items only, drawn from those the user never met: for comparison
+    with papers that did so, never to choose by.
 
     A case's history holds at most ``max_history`` events, a user's training row at most ``max_events``: the most
     recent ones. Raises ConfigError for another protocol, DataError when the data cannot be split this way.
     """
-    protocols: dict[str, Callable[[Interactions, int, int], Split]] = {"loo": _leave_one_out, "time": _by_time}
-    if protocol not in protocols:
-        raise ConfigError(f"protocol: expected loo or time, found {protocol!r}; choose one of them")
-    return protocols[protocol](interactions, max_history, max_events)
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
+    rules = {"loo": _leave_one_out, "time": _by_time, "loo-99": _leave_one_out_99}
+    return rules[protocol](interactions, max_history, max_events)
 
 
 def _leave_one_out(data: Interactions, max_history: int, max_events: int) -> Split:
@@ -116,6 +123,27 @@ def _leave_one_out(data: Interactions, max_history: int, max_events: int) -> Spl
     )
     train = _gather(data, np.maximum(starts, known - max_events), known)
     return Split("loo", train, ask(2), ask(1), notes)
+
+
+def _leave_one_out_99(data: Interactions, max_history: int, max_events: int) -> Split:
+    """Leave-one-out with a sampled ranking; validation stays full."""
+    full = _leave_one_out(data, max_history, max_events)
+    items = int(data.items.max()) + 1
+    starts, stops = _bounds(data)
+    draw = stream(0, "loo-99")  # the same for every seed: it belongs to the protocol
+    rivals = np.empty((len(full.test), RIVALS), np.int64)
+    for place, user in enumerate(full.test.users):
+        open_items = np.setdiff1d(np.arange(items), data.items[starts[user] : stops[user]])
+        if len(open_items) < RIVALS:
+            raise DataError(
+                f"protocol loo-99: expected {RIVALS} items that a user never met, found {len(open_items)}; use loo"
+            )
+        rivals[place] = draw.choice(open_items, RIVALS, replace=False)
+    notes = (
+        *full.notes,
+        f"loo-99: the test target is ranked among {RIVALS} sampled items: NOT comparable with full ranking",
+    )
+    return replace(full, protocol="loo-99", test=replace(full.test, rivals=rivals), notes=notes)
 
 
 def _order_note(data: Interactions) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from client.adversary import worst_case
 from client.batches import interleave, pad, shuffled, windows
 from client.corpus import Corpus
-from client.evaluate import evaluate
+from client.evaluate import validate
 from client.losses import LOSSES
 from shared.errors import TrainingError
 from shared.memory import give_back
@@ -250,7 +250,7 @@ def _optimizers(
 def _validate(model: Recommender, catalogues: Sequence["_Catalogue"], privates: Sequence[Private | None]) -> float:
     """Mean NDCG@10 over the domains' validation cases; never a test case."""
     scores = [
-        evaluate(model, own.corpus, own.corpus.split.valid, private, own.leaf.detach())["ndcg@10"]
+        validate(model, own.corpus, private, own.leaf.detach())
         for own, private in zip(catalogues, privates, strict=True)
     ]
     return float(np.mean(scores))

@@ -88,13 +88,13 @@ def plan_from(settings: Path | None, sets: list[str], more: Table) -> Plan:
 
 
 def named(
-    rounds: int | None,
-    seed: int | None,
-    family: str | None,
-    base: str | None,
-    adversarial: bool,
-    epsilon: float | None,
-    delta: float | None,
+    rounds: int | None = None,
+    seed: int | None = None,
+    family: str | None = None,
+    base: str | None = None,
+    adversarial: bool = False,
+    epsilon: float | None = None,
+    delta: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Options with names of their own as settings."""
     given: dict[str, dict[str, Any]] = {

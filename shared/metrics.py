@@ -1,29 +1,78 @@
-"""Ranking metrics on plain arrays."""
+"""Ranking metrics on plain arrays: per case, their means, and what the lists expose.
+
+A case is one history and what its user did next. Ranks are 1-based; case ``i`` owns
+``ranks[offsets[i]:offsets[i+1]]``, at least one each.
+"""
 
 import numpy as np
 import numpy.typing as npt
 
-Ranks = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+ALWAYS = ("hr@10", "ndcg@10", "precision@10", "recall@10", "f1@10", "mrr", "auc")
 
 
-def ranking_metrics(ranks: Ranks, offsets: npt.NDArray[np.int64], k: int = 10) -> dict[str, float]:
-    """HR, NDCG and recall at ``k``, MRR: means over cases.
+def case_metrics(ranks: Ints, offsets: Ints, candidates: Ints, k: int = 10) -> dict[str, Floats]:
+    """HR, NDCG, precision, recall, F1 at ``k``, MRR and AUC of each case: (cases,) each.
 
-    ``ranks`` are 1-based ranks of the targets, case ``i`` owning ``ranks[offsets[i]:offsets[i+1]]`` (at least
-    one each). NDCG has binary gains and the ideal ordering of min(k, targets) hits.
+    ``candidates`` (cases,) is how many items each ranking held. NDCG has binary gains and the ideal ordering of
+    min(k, targets) hits. AUC is the part of (target, other item) pairs in the right order; a tie counts as wrong,
+    as it does in the ranks.
     """
     counts = np.diff(offsets)
     if len(counts) == 0:
-        return {f"hr@{k}": 0.0, f"ndcg@{k}": 0.0, f"recall@{k}": 0.0, "mrr": 0.0}
+        return {name.replace("@10", f"@{k}"): np.zeros(0) for name in ALWAYS}
+    starts = offsets[:-1]
     hit = ranks <= k
+    hits = np.add.reduceat(hit.astype(np.float64), starts)
     gain = np.where(hit, 1 / np.log2(ranks + 1.0), 0.0)
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2.0))])
-    hits = np.add.reduceat(hit.astype(np.float64), offsets[:-1])
-    ndcg = np.add.reduceat(gain, offsets[:-1]) / ideal[np.minimum(counts, k)]
-    best = np.minimum.reduceat(ranks, offsets[:-1])
+    precision, recall = hits / k, hits / counts
+    # A target at rank r has r - 1 items above it, of which its own place among the targets less one are targets.
+    above = np.add.reduceat(ranks.astype(np.float64), starts) - counts * (counts + 1) / 2
+    pairs = counts * (candidates - counts)
     return {
-        f"hr@{k}": float((hits > 0).mean()),
-        f"ndcg@{k}": float(ndcg.mean()),
-        f"recall@{k}": float((hits / counts).mean()),
-        "mrr": float((1 / best).mean()),
+        f"hr@{k}": (hits > 0).astype(np.float64),
+        f"ndcg@{k}": np.add.reduceat(gain, starts) / ideal[np.minimum(counts, k)],
+        f"precision@{k}": precision,
+        f"recall@{k}": recall,
+        f"f1@{k}": 2 * precision * recall / np.maximum(precision + recall, 1e-12),
+        "mrr": 1 / np.minimum.reduceat(ranks, starts),
+        "auc": 1 - np.minimum(above / np.maximum(pairs, 1), 1),
+    }
+
+
+def means(values: dict[str, Floats]) -> dict[str, float]:
+    """The mean of each metric; 0 where there is no case."""
+    return {name: float(value.mean()) if len(value) else 0.0 for name, value in values.items()}
+
+
+def ranking_metrics(ranks: Ints, offsets: Ints, candidates: Ints, k: int = 10) -> dict[str, float]:
+    """Means of ``case_metrics``."""
+    return means(case_metrics(ranks, offsets, candidates, k))
+
+
+def only(ranks: Ints, offsets: Ints, keep: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
+    """Cases reduced to the targets kept: (ranks, offsets, which cases are left)."""
+    counts = np.add.reduceat(keep.astype(np.int64), offsets[:-1]) if len(offsets) > 1 else np.zeros(0, np.int64)
+    left = np.flatnonzero(counts)
+    return ranks[keep], np.concatenate([[0], np.cumsum(counts[left])]).astype(np.int64), left
+
+
+def exposure(top: Ints, popularity: Ints) -> dict[str, float]:
+    """What lists (cases, k) show of a catalogue: coverage, Gini of exposure, mean popularity of a shown item.
+
+    ``popularity`` (items,) counts training interactions. Gini is 0 when every item is shown equally often, and
+    near 1 when few items take all places.
+    """
+    k = top.shape[1]
+    shown = np.sort(np.bincount(top.ravel(), minlength=len(popularity)).astype(np.float64))
+    items, total = len(shown), shown.sum()
+    if total == 0:
+        return {f"coverage@{k}": 0.0, f"gini@{k}": 0.0, f"popularity@{k}": 0.0}
+    place = np.arange(1, items + 1)
+    return {
+        f"coverage@{k}": float((shown > 0).mean()),
+        f"gini@{k}": float(((2 * place - items - 1) * shown).sum() / (items * total)),
+        f"popularity@{k}": float(popularity[top].mean()),
     }

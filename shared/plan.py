@@ -14,6 +14,7 @@ from shared.errors import ConfigError
 SIMILARITIES = ("cosine", "dot", "euclidean")
 LOSSES = ("softmax", "bce", "mse", "bpr")
 FAMILIES = ("ffa", "fedavg")
+PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
 LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
 

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
 from shared.console import (
     Adversarial,
@@ -29,8 +31,22 @@ from shared.console import (
     settled,
 )
 from shared.errors import ConfigError
+from shared.plan import PROTOCOLS
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+class RunUnlessNamed(TyperGroup):
+    """``python -m simulations DIR ...`` is ``run DIR ...``: only a word that is a command's name is one."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
+
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    cls=RunUnlessNamed,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 NAMES = {  # method -> its column; broken so that five of them fit 80 characters
     "zero_shot": "zero-shot",
     "local": "local\nonly",
@@ -38,11 +54,18 @@ NAMES = {  # method -> its column; broken so that five of them fit 80 characters
     "personal": "federated\n+ private",
     "pooled": "pooled",
 }
+BASELINES = {
+    "popularity": "popularity",
+    "item_knn": "item-kNN",
+    "bpr_mf": "BPR-MF",
+    "sasrec": "SASRec",
+    "unisrec": "UniSRec",
+}
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def main(
+def run(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Domain folders; none: the generated world.")] = None,
     protocol: Annotated[str, typer.Option(help="loo (leave one out) or time (one cut in time).")] = "loo",
@@ -64,7 +87,7 @@ def main(
     """Run a federation of several domains on this machine and compare it with its alternatives.
 
     Each DIR, with or without --data before it, is the folder of one domain. Without any, a generated world of
-    four services is used.
+    four services is used. Another command: evaluate (several seeds, intervals, baselines).
     """
     quiet_libraries()
     with settled():
@@ -72,25 +95,97 @@ def main(
         plan = plan_from(settings, sets or [], more)
         methods = check_methods(only or [])
         one_of("--carrier", carrier, ("in-process", "flower"))
-        one_of("--protocol", protocol, ("loo", "time"))
-        run = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+        one_of("--protocol", protocol, PROTOCOLS)
+        place = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
         with Bars() as bars:
             # Heavy imports wait until the options are known to be good.
             from simulations.start import start
 
-            comparison = start([*(data or []), *(folders or [])], plan, protocol, run, cache, carrier, bars)
+            comparison = start([*(data or []), *(folders or [])], plan, protocol, place, cache, carrier, bars)
             result = comparison.run(methods)
         if as_json:
             typer.echo(json.dumps(result, indent=2))
         else:
-            show(result, run)
+            show(result, place)
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def evaluate(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Domain folders; none: the generated world.")] = None,
+    protocol: Annotated[str, typer.Option(help="loo, time, or loo-99 (99 sampled negatives).")] = "loo",
+    methods: Annotated[list[str] | None, typer.Option(help="Methods and baselines, with commas.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "7,8,9",
+    rounds: Rounds = None,
+    settings: SettingsFile = None,
+    sets: Sets = None,
+    out: Annotated[Path, typer.Option(help="Where cells are kept; an interrupted evaluation goes on there.")] = Path(
+        "runs/evaluation"
+    ),
+    cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = Path("var/cache"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of the table.")] = False,
+) -> None:
+    """Compare methods and baselines over several seeds, with bootstrap intervals and paired tests.
+
+    Methods: zero_shot, local, federated, personal, pooled; baselines: popularity, item_knn, bpr_mf, sasrec, unisrec.
+    """
+    quiet_libraries()
+    with settled():
+        plan = plan_from(settings, sets or [], named(rounds=rounds))
+        one_of("--protocol", protocol, PROTOCOLS)
+        chosen = check_methods(methods or ["zero_shot,local,federated,personal,popularity"])
+        numbers = check_seeds(seeds)
+        with Bars() as bars:
+            from simulations.start import evaluate_seeds
+
+            found = evaluate_seeds([*(data or []), *(folders or [])], plan, protocol, chosen, numbers, out, cache, bars)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            Console().print(figures_of(found))
+
+
+def check_seeds(text: str) -> list[int]:
+    """``7,8,9`` -> [7, 8, 9]. Raises ConfigError."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
+        raise ConfigError(f"--seeds: expected whole numbers with commas, such as 7,8,9, found {text!r}")
+    return sorted({int(part) for part in parts})
+
+
+def figures_of(found: dict[str, Any]) -> Table:
+    """A row for each domain and method: means with their intervals, and the paired difference."""
+    what = f"{found['ranking']} ranking, protocol {found['protocol']}"
+    seeds = ", ".join(map(str, found["seeds"]))
+    table = Table(
+        title=f"{what}, mean of seeds {seeds}, 95 % intervals over users",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+    )
+    reference = found["paired"]["reference"]
+    for column in ("domain", "method", "HR@10", "NDCG@10", f"NDCG@10 less {reference}"):
+        table.add_column(column, overflow="fold")
+    columns = {**NAMES, **BASELINES}
+    for name in [*(n for n in next(iter(found["figures"].values()))["hr@10"] if n != "worst")]:
+        for method in (method for method in columns if method in found["figures"]):
+            cells = [found["figures"][method][metric][name] for metric in METRICS]
+            less = found["paired"]["differences"].get(method, {}).get(name)
+            table.add_row(
+                Text(name),
+                columns[method].replace("\n", " "),
+                *(f"{cell['mean']:.4f} ({cell['low']:.4f} to {cell['high']:.4f})" for cell in cells),
+                "" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})",
+            )
+        table.add_section()
+    return table
 
 
 def check_methods(only: Sequence[str]) -> tuple[str, ...]:
     """The methods to run, all when none is named. Raises ConfigError on an unknown name."""
     chosen = [name.strip().replace("-", "_") for text in only for name in text.split(",") if name.strip()]
     for name in chosen:
-        one_of("--only", name, tuple(NAMES))
+        one_of("--only", name, (*NAMES, *BASELINES))
     return tuple(chosen) or tuple(NAMES)
 
 
@@ -116,13 +211,14 @@ def show(result: dict[str, Any], run: Path) -> None:
 
 def table_of(result: dict[str, Any]) -> Table:
     """Two rows a domain, one for each metric; a column for each way to recommend."""
-    methods = [method for method in NAMES if any(method in domain for domain in result["domains"].values())]
-    title = f"Full ranking, protocol {result['protocol']}, seed {result['seed']}"
+    columns = {**NAMES, **BASELINES}
+    methods = [method for method in columns if any(method in domain for domain in result["domains"].values())]
+    title = f"{result['ranking'].capitalize()} ranking, protocol {result['protocol']}, seed {result['seed']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("domain\nusers x items", overflow="fold")
     table.add_column("")
     for method in methods:
-        table.add_column(NAMES[method], justify="right", no_wrap=True)
+        table.add_column(columns[method], justify="right", no_wrap=True)
     rows = [(name, f"{cell['users']:,} x {cell['items']:,}", cell) for name, cell in result["domains"].items()]
     for name, sizes, cells in [*rows, ("mean of domains", "", result["macro"])]:
         for label, (metric, spelt) in zip((name, sizes), METRICS.items(), strict=True):

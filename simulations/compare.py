@@ -1,10 +1,11 @@
-"""The five ways to recommend in each domain, side by side: what does a federation bring?
+"""The ways to recommend in each domain, side by side: what does a federation bring?
 
 zero_shot  the frozen base's texts alone, nothing trained
 local      the domain alone, with everything it may use at home
 federated  the global model, as it leaves the last round
 personal   the global model, then private fine-tuning at home
 pooled     all domains' data in one place: what no federation may do
+and the baselines, each on one domain alone
 """
 
 import json
@@ -12,19 +13,21 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from client.evaluate import evaluate
+from client.evaluate import TOP, Ranked, model_score, per_case, rank_cases, report
 from client.rounds import DomainMember, Workshop, personalise
 from client.store import write_json
 from client.train import train
 from server import registry
 from server.aggregate import AGGREGATORS
 from server.rounds import ServerState, step
+from shared.errors import ConfigError
 from shared.lora import save_adapter
 from shared.memory import give_back
 from shared.model import (
@@ -37,11 +40,13 @@ from shared.model import (
 )
 from shared.payload import Task, Tensors
 from shared.plan import Plan
+from simulations.baselines import BASELINES, fit_baseline
 from simulations.flower_run import run_in_flower
 from simulations.in_process import in_process
 from simulations.versions import versions
 
 Say = Callable[[str], None]
+METHODS = ("zero_shot", "local", "federated", "personal", "pooled")
 
 
 @dataclass
@@ -55,14 +60,17 @@ class Comparison:
     protocol: str
     carrier: str = "in-process"
     say: Say = print
-    cells: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # method -> domain -> metrics
+    cells: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # method -> domain -> metrics
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     def run(self, methods: Sequence[str]) -> dict[str, Any]:
-        """Fill the cells asked for, save after each, return ``result.json``'s content."""
-        registry.refuse_used(self.out)
+        """Fill the cells asked for that are not there yet, save after each, return ``result.json``'s content.
+
+        Raises ConfigError when the directory holds a run of another plan or other domains.
+        """
         (self.out / "homes").mkdir(parents=True, exist_ok=True)
+        self.reopen()
         write_json(self.out / "versions.json", versions())
         (self.out / "plan.json").write_text(self.plan.to_json(), encoding="utf-8")
         model = self.workshop.model(self.plan)
@@ -75,24 +83,45 @@ class Comparison:
             "local": self.local,
             "federated": self.federated,
             "pooled": self.pooled,
+            **{name: partial(self.baseline, name) for name in BASELINES},
         }
         for method, fill in runs.items():
-            if method in methods or (method == "federated" and "personal" in methods):
+            wanted = method in methods or (method == "federated" and "personal" in methods)
+            if wanted and not self.complete(method):
                 began = time.monotonic()
                 load_adapter_tensors(model, start)
                 fill(model, start)
                 self.seconds[method] = round(time.monotonic() - began, 1)
                 self.save()
-            if method == "federated" and "personal" in methods and "personal" not in self.cells:
+            if method == "federated" and "personal" in methods and not self.complete("personal"):
                 began = time.monotonic()
                 self.personal(model)
                 self.seconds["personal"] = round(time.monotonic() - began, 1)
                 self.save()
         return self.save()
 
+    def reopen(self) -> None:
+        """Take over the cells of an interrupted run of the same plan."""
+        if not (self.out / "result.json").exists():
+            return
+        before = json.loads((self.out / "result.json").read_text(encoding="utf-8"))
+        same = (self.out / "plan.json").read_text(encoding="utf-8") == self.plan.to_json()
+        if not same or before["protocol"] != self.protocol or set(before["domains"]) != {m.name for m in self.members}:
+            raise ConfigError(f"{self.out} holds a run of other settings or domains; pass another --out")
+        self.seconds.update(before["seconds_by_method"])
+        self.started -= before["seconds"]
+        for name, domain in before["domains"].items():
+            for method in (*METHODS, *BASELINES):
+                if method in domain:
+                    self.cells.setdefault(method, {})[name] = domain[method]
+
+    def complete(self, method: str) -> bool:
+        """Whether every domain has this cell; parts of one are measured again."""
+        return len(self.cells.get(method, {})) == len(self.members)
+
     def zero_shot(self, model: Recommender, start: Tensors) -> None:
         for member in self.members:
-            self.put("zero_shot", member, evaluate(model, *self.test(member)))
+            self.put("zero_shot", member, self.ranked(model, member))
 
     def local(self, model: Recommender, start: Tensors) -> None:
         for member in self.members:
@@ -101,13 +130,21 @@ class Comparison:
             private = corpus.private(model)
             place = ("local", member.name)
             self.train(model, [member], [private], self.plan.train.epochs, place, f"{member.name} alone")
-            self.put("local", member, evaluate(model, *self.test(member), private))
+            self.put("local", member, self.ranked(model, member, private))
 
     def pooled(self, model: Recommender, start: Tensors) -> None:
         privates = [member.corpus(self.plan).private(model) for member in self.members]
         self.train(model, self.members, privates, self.plan.train.pooled_epochs, ("pooled",), "all domains pooled")
         for member, private in zip(self.members, privates, strict=True):
-            self.put("pooled", member, evaluate(model, *self.test(member), private))
+            self.put("pooled", member, self.ranked(model, member, private))
+
+    def baseline(self, name: str, model: Recommender, start: Tensors) -> None:
+        """One of the baselines, on each domain alone."""
+        for member in self.members:
+            corpus = member.corpus(self.plan)
+            recommend = fit_baseline(name, corpus, self.plan.federation.seed, self.workshop.tick)
+            cases = corpus.split.test
+            self.put(name, member, rank_cases(cases, len(corpus.space), recommend(cases), TOP))
 
     def train(
         self,
@@ -136,8 +173,11 @@ class Comparison:
         """All rounds through the carrier; the adapter and each round's log go into the run directory."""
         base = base_fingerprint(self.plan.model, model.base)
         aggregator = AGGREGATORS[self.plan.federation.family](self.plan.federation.weight_cap)
-        state = ServerState(1, self.plan, start, released_names(self.plan, list(start)), base, aggregator.init())
-        registry.begin(self.out, state)
+        if (self.out / "current").exists():
+            state = registry.resume(self.out, self.plan.to_json())
+        else:
+            state = ServerState(1, self.plan, start, released_names(self.plan, list(start)), base, aggregator.init())
+            registry.begin(self.out, state)
         began = time.monotonic()
 
         def on_round(now: ServerState) -> None:
@@ -151,20 +191,20 @@ class Comparison:
 
         if self.carrier == "flower":
             names = [member.name for member in self.members]
-            rounds = self.plan.federation.rounds
-            state = run_in_flower(state, aggregator, rounds, names, self.spec(), torch.get_num_threads(), on_round)
+            left = self.plan.federation.rounds + 1 - state.round
+            state = run_in_flower(state, aggregator, left, names, self.spec(), torch.get_num_threads(), on_round)
         else:
-            for _ in range(self.plan.federation.rounds):
+            while state.round <= self.plan.federation.rounds:
                 state = step(state, in_process(self.members), aggregator)
                 on_round(state)
         load_adapter_tensors(model, state.adapter)
         lora = {name: value for name, value in state.adapter.items() if ".lora_" in name}
         save_adapter(model.top.wrapped, lora, self.out / "adapter")
         for member in self.members:
-            self.put("federated", member, evaluate(model, *self.test(member)))
+            self.put("federated", member, self.ranked(model, member))
             if self.carrier == "flower":  # its members fine-tuned at home when the last round was over
                 found = json.loads(member.home.result.read_text(encoding="utf-8"))
-                self.put("personal", member, found["personal"])
+                self.note("personal", member, found["personal"])
 
     def personal(self, model: Recommender) -> None:
         """Private fine-tuning on top of the global model; what serving needs goes into each home."""
@@ -173,8 +213,7 @@ class Comparison:
         for member in self.members:
             load_adapter_tensors(model, state.adapter)
             private, _ = personalise(model, member.corpus(self.plan), self.plan, self.workshop.tick)
-            scores = evaluate(model, *self.test(member), private)
-            self.put("personal", member, scores)
+            scores = self.put("personal", member, self.ranked(model, member, private))
             member.keep(model, private, task, {"domain": member.name, "protocol": self.protocol, "personal": scores})
 
     def spec(self) -> Path:
@@ -192,11 +231,27 @@ class Comparison:
         write_json(path, {"opener": "client.rounds:open_member", "members": members})
         return path.resolve()
 
-    def test(self, member: DomainMember) -> tuple[Any, Any]:
+    def ranked(self, model: Recommender, member: DomainMember, private: Private | None = None) -> Ranked:
+        """The test cases as the model ranks them."""
         corpus = member.corpus(self.plan)
-        return corpus, corpus.split.test
+        cases = corpus.split.test
+        return rank_cases(cases, len(corpus.space), model_score(model, corpus, cases, private), TOP)
 
-    def put(self, method: str, member: DomainMember, metrics: dict[str, float]) -> None:
+    def put(self, method: str, member: DomainMember, ranked: Ranked) -> dict[str, Any]:
+        """Keep a cell: its means in the result, its cases one by one at the domain's home."""
+        corpus = member.corpus(self.plan)
+        metrics = report(ranked, corpus, corpus.split.test)
+        place = member.home.folder / "cases" / f"{method}.npz"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            place,
+            allow_pickle=False,
+            **{name: value.astype(np.float32) for name, value in per_case(ranked, corpus.split.test).items()},
+        )
+        self.note(method, member, metrics)
+        return metrics
+
+    def note(self, method: str, member: DomainMember, metrics: dict[str, Any]) -> None:
         self.cells.setdefault(method, {})[member.name] = metrics
         give_back()
         self.say(f"{member.name} {method}: HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}")
@@ -222,7 +277,7 @@ class Comparison:
                 domains[member.name]["privacy"] = spent
         result = {
             "protocol": self.protocol,
-            "ranking": "full",
+            "ranking": "sampled (99 negatives)" if self.protocol == "loo-99" else "full",
             "seed": self.plan.federation.seed,
             "rounds": self.plan.federation.rounds,
             "carrier": self.carrier,
@@ -238,7 +293,9 @@ class Comparison:
         return result
 
 
-def macro(cells: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Mean over domains of each metric."""
-    names = next(iter(cells.values()))
-    return {name: float(np.mean([cell[name] for cell in cells.values()])) for name in names}
+def macro(cells: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Mean over domains of each metric; where all have it."""
+    shared = set.intersection(
+        *({name for name, value in cell.items() if isinstance(value, float)} for cell in cells.values())
+    )
+    return {name: float(np.mean([cell[name] for cell in cells.values()])) for name in sorted(shared)}

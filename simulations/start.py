@@ -1,38 +1,78 @@
 """Opens the domains of a simulation: the folders given, or the generated world."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from client.dataset import read_domain
+from client.dataset import Domain, read_domain
 from client.rounds import DomainMember, Workshop
-from client.store import Home
+from client.store import Home, write_json
 from shared.console import Bars
 from shared.errors import ConfigError
 from shared.plan import Plan
 from simulations.compare import Comparison
+from simulations.summary import summarise
 from simulations.world import write_world
 
 
 def start(
     folders: Sequence[Path], plan: Plan, protocol: str, run: Path, cache: Path, carrier: str, bars: Bars
 ) -> Comparison:
-    """Read every domain, say what was read, make the comparison. Raises DataError, ConfigError."""
+    """One comparison in a run directory of its own. Raises DataError, ConfigError."""
     refuse_used(run)
+    domains = open_domains(folders, run / "world", plan.federation.seed, bars)
+    return comparison(domains, Workshop(cache, tick=bars.tick), plan, protocol, run, carrier, bars)
+
+
+def open_domains(folders: Sequence[Path], world: Path, seed: int, bars: Bars) -> list[Domain]:
+    """Read every domain and say what was read; without folders, the generated world. Raises DataError, ConfigError."""
     if not folders:
-        bars.say(f"no --data: the generated world of four services, in {run / 'world'}")
-        folders = list(write_world(run / "world", seed=plan.federation.seed).values())
+        bars.say(f"no --data: the generated world of four services, in {world}")
+        folders = list(write_world(world, seed=seed).values())
     domains = [read_domain(folder) for folder in folders]
     names = [domain.name for domain in domains]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two folders are both named {twice[0]!r}; give one a domain.toml with another name")
     for domain in domains:
         bars.say(domain.describe())
-    workshop = Workshop(cache, tick=bars.tick)
+    return domains
+
+
+def comparison(
+    domains: Sequence[Domain], workshop: Workshop, plan: Plan, protocol: str, run: Path, carrier: str, bars: Bars
+) -> Comparison:
+    """The domains as members, their homes in the run directory."""
     members = [
         DomainMember(domain, Home(run / "homes" / domain.name), workshop, protocol=protocol, simulated=True)
         for domain in domains
     ]
     return Comparison(plan, members, workshop, run, protocol, carrier, bars.say)
+
+
+def evaluate_seeds(
+    folders: Sequence[Path],
+    plan: Plan,
+    protocol: str,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    cache: Path,
+    bars: Bars,
+) -> dict[str, Any]:
+    """The same methods under several seeds, each in ``out/seed-N``; cells that are there already stay.
+
+    Returns the summary, which also lies in ``out/summary.json``.
+    """
+    domains = open_domains(folders, out / "world", seeds[0], bars)
+    workshop = Workshop(cache, tick=bars.tick)
+    for seed in seeds:
+        bars.say(f"seed {seed}")
+        seeded = replace(plan, federation=replace(plan.federation, seed=seed))
+        comparison(domains, workshop, seeded, protocol, out / f"seed-{seed}", "in-process", bars).run(methods)
+    found = summarise(out)
+    write_json(out / "summary.json", found)
+    return found
 
 
 def refuse_used(run: Path) -> None:

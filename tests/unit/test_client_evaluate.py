@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from client.evaluate import case_ranks, evaluate, mask_rows, target_ranks
-from client.splits import Histories
+from client.evaluate import evaluate, mask_rows, model_score, rank_cases, report, strata, target_ranks
+from client.splits import Cases, Histories
 
 
 def test_ranks_by_hand_with_ties_against_the_target():
@@ -14,16 +14,18 @@ def test_ranks_by_hand_with_ties_against_the_target():
 
 def test_masked_items_are_out_of_the_running():
     scores = torch.tensor([[0.5, 0.9, 0.7]])
-    mask_rows(scores, Histories.from_lists([[], [1]]), np.array([1], dtype=np.int32))
+    assert mask_rows(scores, Histories.from_lists([[], [1, 1]]), np.array([1], dtype=np.int32)).tolist() == [1]
     assert target_ranks(scores, Histories.from_lists([[2]]), np.array([0])).tolist() == [1]
 
 
 def test_blocks_give_the_ranks_of_one_case_at_a_time(members, plan, monkeypatch):
     corpus = members[0].corpus(plan)
     model = members[0].workshop.model(plan)
-    whole = case_ranks(model, corpus, corpus.split.test)
+    cases = corpus.split.test
+    score = model_score(model, corpus, cases)
+    whole = rank_cases(cases, len(corpus.space), score).ranks
     monkeypatch.setattr("client.evaluate.BLOCK_ROWS", 1)
-    alone = case_ranks(model, corpus, corpus.split.test)
+    alone = rank_cases(cases, len(corpus.space), score).ranks
     # padding changes sums in the last bits: a near tie may swap
     assert (np.abs(whole - alone) <= 1).all()
     assert (whole == alone).mean() > 0.95
@@ -40,3 +42,39 @@ def test_time_protocol_strikes_seen_items(members, plan):
     assert corpus.split.test.seen is not None
     found = evaluate(model, corpus, corpus.split.test)
     assert 0 < found["hr@10"] <= 1
+    assert found["cases"] == len(corpus.split.test)
+    assert set(found["strata"]) == {"warm item", "cold item", "new item", "cold user"}
+
+
+def cases(histories, targets, seen=None, rivals=None):
+    users = np.arange(len(histories), dtype=np.int32)
+    return Cases(users, Histories.from_lists(histories), Histories.from_lists(targets), seen, rivals)
+
+
+def test_struck_and_sampled_items_by_hand():
+    table = torch.tensor([[5.0, 4.0, 3.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+    score = lambda rows: table[torch.from_numpy(rows)].clone()  # noqa: E731
+    plain = rank_cases(cases([[0], [3, 2]], [[2], [0, 1]]), 4, score, 2)
+    assert plain.ranks.tolist() == [3, 4, 3]
+    assert plain.candidates.tolist() == [4, 4]
+    assert plain.top.tolist() == [[0, 1], [3, 2]]
+    struck = rank_cases(cases([[0], [3, 2]], [[2], [0, 1]], seen=Histories.from_lists([[0], [3, 2, 3]])), 4, score, 2)
+    assert struck.ranks.tolist() == [2, 2, 1]
+    assert struck.candidates.tolist() == [3, 2]
+    sampled = rank_cases(cases([[0], [3]], [[2], [0]], rivals=np.array([[3], [3]])), 4, score)
+    assert sampled.ranks.tolist() == [1, 2]
+    assert sampled.candidates.tolist() == [2, 2]
+
+
+def test_strata_tell_targets_apart(members, plan):
+    corpus = members[0].corpus(plan)
+    found = strata(corpus, corpus.split.test)
+    known = corpus.popularity[corpus.split.test.targets.items]
+    assert np.array_equal(found["warm item"], known >= 3)
+    assert np.array_equal(found["warm item"] | found["cold item"] | found["new item"], np.ones(len(known), bool))
+    popular = rank_cases(
+        corpus.split.test, len(corpus.space), lambda rows: torch.zeros(len(rows), len(corpus.space)), 10
+    )
+    parts = report(popular, corpus, corpus.split.test)["strata"]
+    assert sum(parts[name]["cases"] for name in ("warm item", "cold item", "new item")) == len(known)
+    assert all(part["hr@10"] == 0 for part in parts.values())  # a constant scorer earns nothing

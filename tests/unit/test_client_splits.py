@@ -113,8 +113,22 @@ def test_time_refuses_what_has_no_dates_and_names_the_way_out(times, says):
 
 
 def test_an_unknown_protocol_is_a_config_error():
-    with pytest.raises(ConfigError, match="expected loo or time, found 'loo-99'"):
-        split(events([1, 2, 3]), "loo-99")
+    with pytest.raises(ConfigError, match="expected one of loo, time, loo-99, found 'loo-1'"):
+        split(events([1, 2, 3]), "loo-1")
+
+
+def test_the_sampled_protocol_draws_what_a_user_never_met():
+    data = events([1, 2, 3], list(range(100, 110)), [200])
+    parts = split(data, "loo-99")
+    assert parts.test.rivals.shape == (2, 99)
+    for rivals, met in zip(parts.test.rivals, ({1, 2, 3}, set(range(100, 110))), strict=True):
+        assert len(set(rivals)) == 99
+        assert not met & set(rivals)
+    assert np.array_equal(parts.test.rivals, split(data, "loo-99").test.rivals)
+    assert parts.valid.rivals is None  # chosen by full ranking
+    assert any("NOT comparable" in note for note in parts.notes)
+    with pytest.raises(DataError, match="found 1; use loo"):
+        split(events([0, 1, 2], [0, 3]), "loo-99")
 
 
 def test_histories_from_lists():

@@ -121,7 +121,7 @@ def test_settings_that_make_no_sense_change_nothing(name, words, message, tmp_pa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--protocol", "random"), "--protocol: expected one of loo, time, found 'random'"),
+        (("--protocol", "random"), "--protocol: expected one of loo, time, loo-99, found 'random'"),
         (("--carrier", "pigeon"), "--carrier: expected one of in-process, flower, found 'pigeon'"),
         (("--only", "local,best"), "--only: expected one of zero_shot, local, federated, personal, pooled"),
         (("--data", "nowhere"), "expected a folder with a domain's files at nowhere"),

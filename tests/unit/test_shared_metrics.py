@@ -2,28 +2,50 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.metrics import ranking_metrics
+from shared.metrics import case_metrics, exposure, only, ranking_metrics
 
 
 def test_by_hand():
     # case 0: one target at rank 2; case 1: targets at ranks 1 and 30; case 2: rank 11
-    found = ranking_metrics(np.array([2, 1, 30, 11]), np.array([0, 1, 3, 4]))
+    found = ranking_metrics(np.array([2, 1, 30, 11]), np.array([0, 1, 3, 4]), np.full(3, 40))
     gain = 1 / np.log2(3)
     assert found["hr@10"] == 2 / 3
     np.testing.assert_allclose(found["ndcg@10"], (gain + 1 / (1 + gain) + 0) / 3)
     np.testing.assert_allclose(found["recall@10"], (1 + 0.5 + 0) / 3)
     np.testing.assert_allclose(found["mrr"], (1 / 2 + 1 + 1 / 11) / 3)
+    np.testing.assert_allclose(found["precision@10"], 0.2 / 3)
+    np.testing.assert_allclose(found["f1@10"], (2 * 0.1 / 1.1 + 2 * 0.05 / 0.6) / 3)
+    # one of 39 others above; none of 38 above the first and 28 above the second; ten of 39
+    np.testing.assert_allclose(found["auc"], np.mean([38 / 39, 1 - 28 / 76, 29 / 39]))
 
 
 def test_no_case_is_zero_not_an_error():
-    assert set(ranking_metrics(np.zeros(0, int), np.zeros(1, int)).values()) == {0.0}
+    assert set(ranking_metrics(np.zeros(0, int), np.zeros(1, int), np.zeros(0, int)).values()) == {0.0}
 
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=12, unique=True), min_size=1, max_size=20))
 def test_bounds_and_the_best_is_one(cases):
     offsets = np.cumsum([0, *map(len, cases)])
-    found = ranking_metrics(np.concatenate(cases), offsets)
+    of = np.full(len(cases), 60)
+    found = ranking_metrics(np.concatenate(cases), offsets, of)
     assert all(0 <= value <= 1 + 1e-12 for value in found.values())
     assert found["ndcg@10"] <= found["hr@10"] + 1e-12
-    ideal = ranking_metrics(np.concatenate([np.arange(1, len(case) + 1) for case in cases]), offsets)
-    np.testing.assert_allclose(ideal["ndcg@10"], 1)
+    ideal = ranking_metrics(np.concatenate([np.arange(1, len(case) + 1) for case in cases]), offsets, of)
+    np.testing.assert_allclose((ideal["ndcg@10"], ideal["auc"], ideal["mrr"]), 1)
+
+
+def test_a_stratum_keeps_the_ranks_among_all():
+    ranks, offsets, left = only(np.array([2, 1, 30, 11]), np.array([0, 1, 3, 4]), np.array([False, True, True, False]))
+    assert (ranks.tolist(), offsets.tolist(), left.tolist()) == ([1, 30], [0, 2], [1])
+    ranks, offsets, left = only(np.array([2, 1]), np.array([0, 1, 2]), np.array([False, False]))
+    assert (ranks.tolist(), offsets.tolist(), left.tolist()) == ([], [0], [])
+
+
+def test_exposure_by_hand():
+    found = exposure(np.array([[0, 1], [0, 2]]), np.array([5, 1, 3, 9]))
+    assert found["coverage@2"] == 3 / 4
+    assert found["popularity@2"] == (5 + 1 + 5 + 3) / 4
+    # shown 0, 1, 1, 2 times: ((-3) 0 + (-1) 1 + 1 1 + 3 2) / (4 * 4)
+    assert found["gini@2"] == 6 / 16
+    assert exposure(np.array([[0, 1], [2, 3]]), np.ones(4, int))["gini@2"] == 0
+    assert case_metrics(np.array([1]), np.array([0, 1]), np.array([1]))["auc"].tolist() == [1.0]

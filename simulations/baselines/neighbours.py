@@ -1,0 +1,47 @@
+"""Item-based nearest neighbours (Sarwar et al. 2001) through ``implicit``."""
+
+import numpy as np
+import torch
+from implicit.nearest_neighbours import CosineRecommender
+from scipy.sparse import csr_matrix
+
+from client.corpus import Corpus
+from client.evaluate import Score
+from client.splits import Cases, Histories
+from shared.metrics import Ints
+from simulations.baselines import Recommend, Tick, strike_if_better, valid_ndcg
+
+NEIGHBOURS = (50, 200)  # tried; validation chooses
+
+
+def item_knn(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+    """Sum of cosine similarities to the items of the history; popularity breaks ties."""
+    tried = [_fit(corpus, count) for count in NEIGHBOURS]
+    return strike_if_better(max(tried, key=lambda one: valid_ndcg(one, corpus)), corpus)
+
+
+def _fit(corpus: Corpus, neighbours: int) -> Recommend:
+    items = len(corpus.space)
+    model = CosineRecommender(K=neighbours, num_threads=0)
+    model.fit(matrix(corpus.split.train, items), show_progress=False)
+    similar = model.similarity.tocsr()
+    slight = 1e-6 * corpus.popularity / max(int(corpus.popularity.max()), 1)
+
+    def recommend(cases: Cases) -> Score:
+        known = matrix(cases.histories, items)
+
+        def score(rows: Ints) -> torch.Tensor:
+            return torch.from_numpy(((known[rows] @ similar).toarray() + slight).astype(np.float32))
+
+        return score
+
+    return recommend
+
+
+def matrix(histories: Histories, items: int) -> csr_matrix:
+    """Who met what, (rows, items), ones."""
+    ones = np.ones(len(histories.items), np.float32)
+    found = csr_matrix((ones, histories.items, histories.offsets), shape=(len(histories), items))
+    found.sum_duplicates()
+    found.data[:] = 1
+    return found

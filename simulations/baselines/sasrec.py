@@ -1,0 +1,164 @@
+"""Self-attention over histories, on ids (SASRec, Kang & McAuley 2018) and on texts (UniSRec, Hou et al. 2022).
+
+Both with a softmax over the whole catalogue, which is stronger than the papers' sampled losses, and with our
+learned weight on items already in the history.
+"""
+
+import math
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from client.batches import pad, shuffled, windows
+from client.corpus import Corpus
+from client.evaluate import Score
+from client.splits import Cases
+from client.train import BATCH_SCORES
+from shared.errors import TrainingError
+from shared.memory import give_back
+from shared.metrics import Ints
+from shared.model import BF16, Batch, seen_pairs
+from shared.seeding import stream, torch_stream
+from shared.towers import CausalBlock
+from simulations.baselines import Recommend, Tick, valid_ndcg
+
+WIDTH, BLOCKS, HEADS, DROPOUT, EXPERTS = 128, 2, 2, 0.3, 8
+MAX_HISTORY = 50
+BATCH, RATE, DECAY = 128, 1e-3, 0.01
+EPOCHS, PATIENCE = 40, 5
+
+
+class Ids(nn.Module):
+    """An item is a row of a table, with a bias."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(items, WIDTH)
+        self.bias = nn.Parameter(torch.zeros(items))
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        nn.init.normal_(self.table.weight, std=0.05)
+
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors that histories are made of and vectors that are scored, (items, WIDTH) each."""
+        return self.table.weight, self.table.weight
+
+
+class Texts(nn.Module):
+    """An item is a mixture of expert maps of its frozen text vector; scored by cosine."""
+
+    x: torch.Tensor
+
+    def __init__(self, x: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("x", x)
+        self.gate = nn.Linear(x.shape[1], EXPERTS)
+        self.experts = nn.Linear(x.shape[1], EXPERTS * WIDTH)
+        self.bias = nn.Parameter(torch.zeros(len(x)))
+        self.scale = nn.Parameter(torch.tensor(1 / 0.07))
+
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for both."""
+        x = F.dropout(self.x, 0.2, self.training)
+        gates = self.gate(x).softmax(-1)
+        vectors = (self.experts(x).view(len(x), EXPERTS, WIDTH) * gates[..., None]).sum(1)
+        return vectors, F.normalize(vectors, dim=-1)
+
+
+class Sequential(nn.Module):
+    """Item vectors, positions and causal blocks; the last state is the user."""
+
+    def __init__(self, items: Ids | Texts) -> None:
+        super().__init__()
+        self.items = items
+        self.place = nn.Embedding(MAX_HISTORY, WIDTH)
+        self.blocks = nn.ModuleList(CausalBlock(WIDTH, HEADS, DROPOUT) for _ in range(BLOCKS))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.dropout = nn.Dropout(DROPOUT)
+        self.repeat = nn.Parameter(torch.tensor(-0.8))  # in tens, as in our own model
+
+    def forward(self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Scores of the whole catalogue at chosen events: (positions, items)."""
+        inputs, outputs = self.items()
+        h = self.dropout(inputs[batch.items] * WIDTH**0.5 + self.place(torch.arange(batch.items.shape[1])))
+        for block in self.blocks:
+            h = block(h)
+        u = self.norm(h)[at]
+        if isinstance(self.items, Texts):
+            u = F.normalize(u, dim=-1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and self.training):
+            logits = self.items.scale * (u @ outputs.T).float() + self.items.bias
+        position, item = seen_pairs(batch, at)
+        scores: torch.Tensor = logits.index_put(
+            (position, item), (10 * self.repeat).expand(len(position)), accumulate=True
+        )
+        return scores
+
+
+def sasrec(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+    """SASRec on item ids."""
+    return _fit("sasrec", corpus, seed, tick)
+
+
+def unisrec(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+    """A UniSRec-style text model on the whitened vectors of the frozen base, trained on this domain."""
+    return _fit("unisrec", corpus, seed, tick)
+
+
+def _fit(name: str, corpus: Corpus, seed: int, tick: Tick | None) -> Recommend:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_stream(seed, name, corpus.name).initial_seed())
+        model = Sequential(Ids(len(corpus.space)) if name == "sasrec" else Texts(corpus.space.base))
+        _train(model, name, corpus, seed, tick)
+    return recommender(model)
+
+
+def recommender(model: Sequential) -> Recommend:
+    """The model as a baseline."""
+
+    def recommend(cases: Cases) -> Score:
+        model.eval()
+
+        @torch.no_grad()
+        def score(rows: Ints) -> torch.Tensor:
+            batch = pad(cases.histories, rows, cases.users[rows], MAX_HISTORY)
+            scores: torch.Tensor = model(batch, (torch.arange(len(rows)), (batch.mask.sum(1) - 1).clamp(min=0)))
+            return scores
+
+        return score
+
+    return recommend
+
+
+def _train(model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick | None) -> None:
+    """Until validation stops rising; the best state is kept. Raises TrainingError on a loss that is not finite."""
+    draw = stream(seed, name, corpus.name, "batches")
+    rows, users = windows(corpus.split.train, MAX_HISTORY)
+    if not len(rows):
+        raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, betas=(0.9, 0.98))
+    best, kept, state = -math.inf, 0, deepcopy(model.state_dict())
+    for epoch in range(1, EPOCHS + 1):
+        batches = shuffled(rows.lengths, BATCH, max(1, BATCH_SCORES // len(corpus.space)), draw)
+        for done, picked in enumerate(batches, 1):
+            model.train()
+            batch = pad(rows, picked, users[picked], MAX_HISTORY + 1)
+            at = batch.mask[:, 1:].nonzero(as_tuple=True)
+            past = Batch(batch.users, batch.items[:, :-1], batch.behaviours[:, :-1], batch.mask[:, :-1])
+            loss = F.cross_entropy(model(past, at), batch.items[:, 1:][at])
+            if not torch.isfinite(loss):
+                raise TrainingError(f"{name}: the loss is {float(loss)} in epoch {epoch}")
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            if tick is not None:
+                tick(f"{corpus.name} {name}: epoch {epoch}", done, len(batches))
+        give_back()
+        if (found := valid_ndcg(recommender(model), corpus)) > best:
+            best, kept, state = found, epoch, deepcopy(model.state_dict())
+        elif epoch - kept >= PATIENCE:
+            break
+    model.load_state_dict(state)
+    model.eval()

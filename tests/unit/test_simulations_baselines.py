@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+
+from client.evaluate import rank_cases
+from shared.errors import ConfigError
+from shared.metrics import ranking_metrics
+from simulations.baselines import BASELINES, fit_baseline, strike_if_better, valid_ndcg
+from simulations.baselines.neighbours import matrix
+
+
+def ndcg(recommend, corpus):
+    cases = corpus.split.test
+    found = rank_cases(cases, len(corpus.space), recommend(cases))
+    return ranking_metrics(found.ranks, cases.targets.offsets, found.candidates)["ndcg@10"]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_beats_chance_and_repeats_itself(name, members, plan, monkeypatch):
+    monkeypatch.setattr("simulations.baselines.sasrec.EPOCHS", 4)
+    monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
+    corpus = members[0].corpus(plan)
+    draw = np.random.default_rng(0)
+    items = len(corpus.space)
+    table = torch.from_numpy(draw.normal(size=(len(corpus.split.test), items)).astype(np.float32))
+    chance = ndcg(lambda cases: lambda rows: table[torch.from_numpy(rows)], corpus)
+    found = fit_baseline(name, corpus, seed=3)
+    assert ndcg(found, corpus) > chance
+    assert ndcg(fit_baseline(name, corpus, seed=3), corpus) == pytest.approx(ndcg(found, corpus))
+
+
+def test_items_seen_are_struck_only_where_validation_says_so(members, plan):
+    corpus = members[0].corpus(plan)
+    known = matrix(corpus.split.valid.histories, len(corpus.space)).toarray()
+
+    def old(cases):
+        history = torch.from_numpy(matrix(cases.histories, len(corpus.space)).toarray())
+        return lambda rows: history[torch.from_numpy(rows)].clone()
+
+    def oracle(cases):
+        targets = torch.from_numpy(matrix(cases.targets, len(corpus.space)).toarray())
+        history = torch.from_numpy(matrix(cases.histories, len(corpus.space)).toarray())
+        return lambda rows: (targets + 2 * history)[torch.from_numpy(rows)].clone()
+
+    assert known.any()
+    assert valid_ndcg(strike_if_better(oracle, corpus), corpus) > valid_ndcg(oracle, corpus)
+    assert valid_ndcg(strike_if_better(old, corpus), corpus) >= valid_ndcg(old, corpus)
+
+
+def test_neighbours_by_hand():
+    from client.splits import Histories
+
+    found = matrix(Histories.from_lists([[0, 2, 0], [], [1]]), 3).toarray()
+    assert found.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_a_missing_library_is_named(members, plan, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "implicit.nearest_neighbours", None)
+    monkeypatch.delitem(sys.modules, "simulations.baselines.neighbours", raising=False)
+    with pytest.raises(ConfigError, match="baseline item_knn needs implicit"):
+        fit_baseline("item_knn", members[0].corpus(plan), seed=1)

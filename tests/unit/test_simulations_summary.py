@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+
+from shared.errors import ConfigError
+from simulations.summary import figure, interval, paired, read_cells, resampled, summarise
+
+
+def test_resampled_means_have_the_spread_theory_says():
+    values = np.random.default_rng(0).normal(2.0, 3.0, size=900)
+    found = resampled(values, np.random.default_rng(1), 4000)
+    assert found.shape == (4000,)
+    assert found.mean() == pytest.approx(values.mean(), abs=0.01)
+    assert found.std() == pytest.approx(values.std() / 30, rel=0.05)
+    low, high = interval(found)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 30, rel=0.08)
+
+
+def test_blocks_do_not_change_what_is_drawn(monkeypatch):
+    values = np.arange(50.0)
+    whole = resampled(values, np.random.default_rng(3), 40)
+    monkeypatch.setattr("simulations.summary.BLOCK", 200)
+    np.testing.assert_array_equal(whole, resampled(values, np.random.default_rng(3), 40))
+
+
+def test_seeds_are_averaged_and_macro_is_the_mean_of_domains():
+    cells = {"a": np.array([[1.0, 0.0], [0.0, 0.0]]), "b": np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])}
+    found = figure(cells)
+    assert (found["a"]["mean"], found["b"]["mean"], found["macro"]["mean"]) == (0.25, 1.0, 0.625)
+    assert found["worst"] == "a"
+    assert found["b"]["low"] == found["b"]["high"] == 1.0
+    assert found["a"]["seed_sd"] == pytest.approx(np.std([0.5, 0.0], ddof=1))
+
+
+def test_paired_differences_cancel_what_users_have_in_common():
+    draw = np.random.default_rng(0)
+    ease = draw.normal(size=(1, 400))
+    one, other = {"a": ease + 0.1 + 0.01 * draw.normal(size=(1, 400))}, {"a": ease}
+    found = paired(one, other)["a"]
+    assert 0.09 < found["low"] < 0.1 < found["high"] < 0.11
+    assert found["p"] < 1e-9
+    assert paired(other, other)["a"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "seed_sd": 0.0, "p": 1.0}
+
+
+def write(out, seed, method, values):
+    place = out / f"seed-{seed}" / "homes" / "shop" / "cases"
+    place.mkdir(parents=True, exist_ok=True)
+    np.savez(place / f"{method}.npz", **{"hr@10": values, "ndcg@10": values})
+    parts = {"warm item": {"cases": 2, "hr@10": float(values[0]), "ndcg@10": 0.5}}
+    path = out / f"seed-{seed}" / "result.json"
+    before = json.loads(path.read_text())["domains"]["shop"] if path.exists() else {}
+    result = {"protocol": "loo", "ranking": "full", "seed": seed, "rounds": 3}
+    path.write_text(json.dumps({**result, "domains": {"shop": {**before, method: {"strata": parts}}}}))
+
+
+def test_a_method_that_some_seed_lacks_is_left_out(tmp_path):
+    with pytest.raises(ConfigError, match="no cell"):
+        summarise(tmp_path)
+    for seed in (7, 8):
+        write(tmp_path, seed, "local", np.array([0.2, 0.4]))
+        write(tmp_path, seed, "sasrec", np.array([0.1, 0.1 * (seed - 6)]))
+    write(tmp_path, 7, "pooled", np.array([1.0, 1.0]))
+    assert set(read_cells(tmp_path)) == {"local", "sasrec"}
+    found = summarise(tmp_path)
+    assert found["seeds"] == [7, 8]
+    assert found["figures"]["sasrec"]["ndcg@10"]["shop"]["mean"] == pytest.approx(0.125)
+    assert found["paired"]["differences"]["sasrec"]["shop"]["mean"] == pytest.approx(-0.175)
+    assert found["strata"]["local"]["shop"]["warm item"] == {"cases": 2, "hr@10": pytest.approx(0.2), "ndcg@10": 0.5}
