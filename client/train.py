@@ -5,6 +5,7 @@ meanwhile and is pushed back through the adapted layers in one go (gradient cach
 """
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def train(
     seed = plan.federation.seed
     draw = stream(seed, *place, "batches")
     data = [windows(corpus.split.train, model.plan.max_history) for corpus in corpora]
-    most = [max(1, BATCH_SCORES // len(corpus.space)) for corpus in corpora]
+    most = [max(1, BATCH_SCORES // min(len(corpus.space), plan.train.candidates or sys.maxsize)) for corpus in corpora]
     # A small domain takes smaller batches, so that an epoch still has enough steps to learn from.
     sizes = [min(plan.train.batch_users, max(LEAST_BATCH, len(users) // plan.train.least_steps)) for _, users in data]
 
@@ -136,14 +137,18 @@ def _batch_step(
     at = (row, event)
     targets = batch.items[:, 1:][at]
     past = Batch(batch.users, batch.items[:, :-1], batch.behaviours[:, :-1], batch.mask[:, :-1])
-    negatives = None
+    negatives = among = None
     if plan.train.negatives:
         negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
+    elif plan.train.candidates and plan.train.candidates < len(catalogue.leaf):
+        among, stands_for = _candidates(batch.items, len(catalogue.leaf), plan.train.candidates, draw)
+        targets = torch.searchsorted(among, targets)
 
     def loss_at(x: torch.Tensor) -> torch.Tensor:
-        v = model.items(x) if private is None else private.items(model.items(x))
-        logits = positions_logits(model, catalogue.space, x, v, past, at, private)
-        return _loss(logits, targets, negatives, plan.train.loss)
+        v = model.items(x if among is None else x[among])
+        v = v if private is None else private.items(v, among)
+        logits = positions_logits(model, catalogue.space, x, v, past, at, private, among)
+        return _loss(logits if among is None else logits + stands_for, targets, negatives, plan.train.loss)
 
     loss = loss_at(catalogue.leaf)
     whole = loss
@@ -154,6 +159,23 @@ def _batch_step(
     towers.step()
     catalogue.steps += 1
     return float(loss.detach()), len(targets)
+
+
+def _candidates(
+    present: torch.Tensor, items: int, most: int, draw: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Items that stand for the catalogue in one batch's softmax, in order, and what to add to their logits.
+
+    Those of the batch itself are all there; of the others a sample, each standing for as many as were left out:
+    log(others / sampled), which keeps the estimate of the partition sum unbiased (Bengio & Senecal 2008).
+    """
+    certain = torch.zeros(items, dtype=torch.bool)
+    certain[present.reshape(-1)] = True
+    others = (~certain).nonzero().squeeze(1)
+    size = min(len(others), max(most - int(certain.sum()), most // 2))
+    picked = others[torch.from_numpy(draw.choice(len(others), size, replace=False, shuffle=False))]
+    among = torch.cat([certain.nonzero().squeeze(1), picked]).sort().values
+    return among, torch.where(certain[among], 0.0, math.log(max(len(others), 1) / max(size, 1)))
 
 
 def _loss(logits: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor | None, name: str) -> torch.Tensor:

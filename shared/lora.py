@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shared.errors import PayloadError
 from shared.payload import Tensors, check_like, dense
@@ -34,6 +35,10 @@ def attach(model: Bert, plan: ModelPlan, split: int, seed: int) -> nn.Module:
         bias="none",
     )
     wrapped: nn.Module = get_peft_model(model, config)
+    for module in wrapped.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            # Autocast chooses the precision; PEFT would widen each input to float32 only to have it narrowed again.
+            setattr(module, "cast_input_dtype_enabled", False)  # noqa: B010 - PEFT's types do not tell of it
     for name, parameter in sorted(lora_parameters(wrapped)):
         if ".lora_A." in name:
             bound = 1 / math.sqrt(parameter.shape[1])
@@ -71,8 +76,10 @@ class TopLayers(nn.Module):
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(rows, tokens, width) and (rows, tokens) -> (rows, width), float32, length 1."""
         hidden = states
-        for layer in self.bert.encoder.layer[self.split :]:
-            hidden = layer(hidden, attention_mask(mask))
+        # The fused kernel's way back is several times slower than plain products on texts of some tens of tokens.
+        with sdpa_kernel(SDPBackend.MATH if torch.is_grad_enabled() else SDPBackend.FLASH_ATTENTION):
+            for layer in self.bert.encoder.layer[self.split :]:
+                hidden = layer(hidden, attention_mask(mask))
         hidden = hidden.float() * mask[..., None]
         pooled = hidden.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         return nn.functional.normalize(pooled, dim=1)

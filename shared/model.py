@@ -123,9 +123,11 @@ class Private(nn.Module):
         # A batch touches few users: their rows alone get gradients.
         self.user = _zeros(users, dim, sparse=True) if plan.user_embedding else None
 
-    def items(self, v: torch.Tensor) -> torch.Tensor:
-        """Item vectors of the catalogue with their residuals, (items, dim)."""
-        return v if self.item is None else v + self.item.weight
+    def items(self, v: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
+        """Item vectors of the catalogue, or of the rows ``among``, with their residuals: (items, dim)."""
+        if self.item is None:
+            return v
+        return v + (self.item.weight if among is None else self.item(among))
 
     def users(self, u: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
         """User vectors (rows, dim) with the residuals of these users (rows,)."""
@@ -146,12 +148,14 @@ def positions_logits(
     batch: Batch,
     at: tuple[torch.Tensor, torch.Tensor],
     private: Private | None = None,
+    among: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Scores of the whole catalogue at chosen events: (positions, items).
+    """Scores of the whole catalogue, or of the items ``among``, at chosen events: (positions, items).
 
-    ``x`` are the catalogue's whitened vectors, ``v`` its item vectors (``model.items``), ``at`` the
+    ``x`` are the catalogue's whitened vectors, ``v`` the item vectors to score (``model.items``), ``at`` the
     indices (user, event) of the positions; an event's score knows that event and those before it.
     """
+    base = space.base if among is None else space.base[among]
     u = model.histories(x, batch)[at]
     if private is not None:
         u = private.users(u, batch.users[at[0]])
@@ -159,10 +163,14 @@ def positions_logits(
     # Half precision in training only: it moves a score by some hundredths, which ranks would feel.
     with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and model.training):
         logits = weights[0] * similar(prepare(u, model.plan.similarity), v, model.plan.similarity)
-        logits = logits + weights[1] * similar(model.prior(space, batch)[at], space.base, "dot")
+        logits = logits + weights[1] * similar(model.prior(space, batch)[at], base, "dot")
     if private is not None:
-        logits = logits + private.strength * private.bias
+        logits = logits + private.strength * (private.bias if among is None else private.bias[among])
     position, item = seen_pairs(batch, at)
+    if among is not None:
+        column = torch.full((len(space),), -1)
+        column[among] = torch.arange(len(among))
+        position, item = position[column[item] >= 0], column[item][column[item] >= 0]
     return logits.index_put((position, item), weights[2].expand(len(position)), accumulate=True)
 
 

@@ -1,8 +1,11 @@
 """Item-based nearest neighbours (Sarwar et al. 2001) through ``implicit``."""
 
+import warnings
+
 import numpy as np
 import torch
 from implicit.nearest_neighbours import CosineRecommender
+from implicit.utils import ParameterWarning
 from scipy.sparse import csr_matrix
 
 from client.corpus import Corpus
@@ -23,7 +26,9 @@ def item_knn(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
 def _fit(corpus: Corpus, neighbours: int) -> Recommend:
     items = len(corpus.space)
     model = CosineRecommender(K=neighbours, num_threads=0)
-    model.fit(matrix(corpus.split.train, items), show_progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParameterWarning)  # about a matrix that the library makes itself
+        model.fit(matrix(corpus.split.train, items), show_progress=False)
     similar = model.similarity.tocsr()
     slight = 1e-6 * corpus.popularity / max(int(corpus.popularity.max()), 1)
 
