@@ -26,11 +26,13 @@ def train(message: Message, context: Context) -> Message:
 
 
 def relay(task: RecordDict, domain: str, socket: str) -> Answer:
-    """The domain's answer to one task; where there is none, an answer with the reason."""
+    """The domain's answer to one task or question; where there is none, an answer with the reason."""
     try:
         raw, timeout_s = task_from_record(task)
     except PayloadError as error:
         return Answer(domain, reason=str(error))
+    if not raw:  # the server asks who this is
+        return Answer(domain)
     try:
         return Answer(domain, call(socket, raw, timeout_s))
     except grpc.RpcError as error:

@@ -11,7 +11,8 @@ import numpy as np
 from client.budget import Limits, check_budget, planned_noise
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, read_domain
-from client.evaluate import evaluate
+from client.evaluate import evaluate, validate
+from client.gate import alone, better, candidate
 from client.privacy import sample_rate, sampled_users, train_privately
 from client.store import Home, Kept, keep
 from client.train import Outcome, Tick, train
@@ -139,18 +140,30 @@ class DomainMember:
         task, model = self._take(task)
         corpus = self.corpus(task.plan)
         federated = evaluate(model, corpus, corpus.split.test)
-        private, outcome = personalise(model, corpus, task.plan, self.workshop.tick)
-        personal = evaluate(model, corpus, corpus.split.test, private)
+        private, facts = self.serve_best(model, task.plan)
         result = {
             "domain": self.name,
             "protocol": self.protocol,
             "rounds": task.round - 1,
             "federated": federated,
-            "personal": personal,
-            "personal_epochs": outcome.epochs,
+            "personal": evaluate(model, corpus, corpus.split.test, private),
+            **facts,
             "privacy": self.spent(task.plan),
         }
         self.keep(model, private, task, result)
+
+    def serve_best(self, model: Recommender, plan: Plan) -> tuple[Private, dict[str, Any]]:
+        """Fine-tune the federated model given, and leave in it whichever validates better: that, or our own alone."""
+        corpus, tick = self.corpus(plan), self.workshop.tick
+        private, outcome = personalise(model, corpus, plan, tick)
+        found = candidate("federated", outcome.best, model, private)
+        facts: dict[str, Any] = {"personal_epochs": outcome.epochs, "valid": {"federated": found.valid}}
+        if plan.train.gate:
+            own = alone(model, corpus, plan, self.protocol, self.home.alone, tick)
+            facts["valid"]["alone"] = own.valid
+            found = better(found, own)
+            private = found.put(model, corpus)
+        return private, {**facts, "served": found.name}
 
     def keep(self, model: Recommender, private: Private, task: Task, result: dict[str, Any]) -> None:
         """Save what serving needs into the home."""
@@ -196,7 +209,7 @@ def personalise(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | Non
     place = ("client", corpus.name, "personal")
     epochs = plan.train.personal_epochs
     if not epochs:
-        return private, Outcome(0, math.nan, ())
+        return private, Outcome(0, math.nan, (validate(model, corpus, private),))
     outcome = train(model, [corpus], [private], plan, epochs=epochs, place=place, early_stopping=True, tick=tick)
     return private, outcome
 

@@ -44,6 +44,10 @@ class Home:
     def private(self) -> Path:
         return self.folder / "private.safetensors"
 
+    @property
+    def alone(self) -> Path:
+        return self.folder / "alone"
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -68,10 +72,15 @@ def keep(home: Home, kept: Kept, result: dict[str, Any]) -> None:
         "domain": kept.domain,
         "protocol": kept.protocol,
     }
-    _aside(home.adapter, lambda path: save_file(dense(kept.adapter), path))
-    _aside(home.private, lambda path: save_torch(kept.private, path))
+    save_model(home.folder, kept.adapter, kept.private)
     write_json(home.result, result)
     write_json(home.about, about)  # last: a home without it holds no finished run
+
+
+def save_model(folder: Path, adapter: Tensors, private: dict[str, torch.Tensor]) -> None:
+    """Adapter and private parameters, under the names that a home has for them."""
+    _aside(Home(folder).adapter, lambda path: save_file(dense(adapter), path))
+    _aside(Home(folder).private, lambda path: save_torch(private, path))
 
 
 def load(home: Home) -> Kept:

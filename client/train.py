@@ -45,6 +45,11 @@ class Outcome:
     loss: float  # mean per position, last epoch
     valid: tuple[float, ...]  # validation NDCG@10: before, then after each epoch; empty without early stopping
 
+    @property
+    def best(self) -> float:
+        """Validation NDCG@10 of the weights that were kept."""
+        return max(self.valid, default=math.nan)
+
 
 def train(
     model: Recommender,

@@ -1,20 +1,14 @@
-"""Aggregators: pairs of pure functions. The caller owns the state between rounds."""
+"""Linear rules, and the table of all of them."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
+from server.affinity import by_affinity
+from server.rule import Aggregator
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate, Tensors
-
-
-class Aggregator(NamedTuple):
-    """``init() -> memory``; ``apply(memory, updates) -> (delta, memory)``; ``note`` goes into the log."""
-
-    init: Callable[[], Any]
-    apply: Callable[[Any, Iterable[AdapterUpdate]], tuple[Tensors, Any]]
-    note: str
 
 
 def weighted_mean(cap: float, note: str = "exact: A is common and frozen, mean(B) A = mean(B A)") -> Aggregator:
@@ -25,7 +19,7 @@ def weighted_mean(cap: float, note: str = "exact: A is common and frozen, mean(B
     Raises FederationError when no update came.
     """
 
-    def apply(memory: None, updates: Iterable[AdapterUpdate]) -> tuple[Tensors, None]:
+    def apply(memory: None, updates: Iterable[AdapterUpdate]) -> tuple[Tensors, None, dict[str, Any]]:
         total = 0.0
         sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
         for update in updates:
@@ -36,7 +30,7 @@ def weighted_mean(cap: float, note: str = "exact: A is common and frozen, mean(B
                 sums[key] = sums[key] + part if key in sums else part
         if total == 0:
             raise FederationError("no usable update this round; keep the last adapter and retry")
-        return {key: (value / total).astype(np.float32) for key, value in sums.items()}, None
+        return {key: (value / total).astype(np.float32) for key, value in sums.items()}, None, {}
 
     return Aggregator(init=lambda: None, apply=apply, note=note)
 
@@ -46,4 +40,4 @@ def fedavg(cap: float) -> Aggregator:
     return weighted_mean(cap, note="inexact: A and B are averaged apart, mean(B) mean(A) != mean(B A)")
 
 
-AGGREGATORS = {"ffa": weighted_mean, "fedavg": fedavg}
+AGGREGATORS = {"ffa": weighted_mean, "fedavg": fedavg, "affinity": by_affinity}

@@ -10,9 +10,9 @@ from flwr.serverapp import Grid, ServerApp
 from server import registry
 from server.aggregate import AGGREGATORS
 from server.carrier import Members, finish, grid_carrier
-from server.rounds import ServerState, step
+from server.rounds import ServerState, step, tasks
+from server.rule import Aggregator
 from shared.errors import ConfigError, FederationError
-from shared.payload import Task
 
 TAKEOVER_S = 60.0
 
@@ -41,7 +41,7 @@ def conduct(grid: Grid, run_dir: Path) -> None:
     while state.round <= state.plan.federation.rounds:
         state = one_round(grid, run_dir, state, members, timeout_s)
     failed: dict[str, str] = {}
-    last = Task("finish", state.round, state.plan, state.adapter, state.base)
+    last = tasks(state, aggregator_of(state), "finish")
     kept = finish(grid, last, members, timeout_s, failed.__setitem__)
     registry.write(run_dir / "done.json", json.dumps({"kept": kept, "failed": failed}).encode())
 
@@ -50,9 +50,8 @@ def one_round(grid: Grid, run_dir: Path, state: ServerState, members: Members, t
     """A round, on disk when it returns."""
     start = time.monotonic()
     failed: dict[str, str] = {}
-    aggregator = AGGREGATORS[state.plan.federation.family](state.plan.federation.weight_cap)
     try:
-        state = step(state, grid_carrier(grid, members, timeout_s, failed.__setitem__), aggregator)
+        state = step(state, grid_carrier(grid, members, timeout_s, failed.__setitem__), aggregator_of(state))
     except FederationError as error:
         reasons = "".join(f"; {who}: {why}" for who, why in sorted(failed.items()))
         raise FederationError(f"round {state.round}: {error}{reasons}") from None
@@ -60,6 +59,11 @@ def one_round(grid: Grid, run_dir: Path, state: ServerState, members: Members, t
     registry.save_state(run_dir, state)
     registry.append_round(run_dir, state.report)
     return state
+
+
+def aggregator_of(state: ServerState) -> Aggregator:
+    """The rule of the state's plan."""
+    return AGGREGATORS[state.plan.federation.family](state.plan.federation.weight_cap)
 
 
 def read_job(run_dir: Path) -> dict[str, float]:

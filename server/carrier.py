@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from flwr.app import Message, MessageType
+from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from server.rounds import Carrier
+from server.rounds import Carrier, TaskFor
 from shared.errors import FederationError, PayloadError
-from shared.payload import AdapterUpdate, Task, task_to_bytes, update_from_bytes
-from shared.wire import MAX_REASON, Answer, answer_from_record, clean, task_to_record
+from shared.payload import AdapterUpdate, task_to_bytes, update_from_bytes
+from shared.wire import MAX_REASON, Answer, answer_from_record, clean, question_to_record, task_to_record, timeout_of
 
 Tell = Callable[[str, str], None]  # (who, why there is no update)
 POLL_S = 0.5  # Flower's own send_and_receive polls every 3 s
+MEET_S = 60.0  # for a relay to say whose it is: it starts in some seconds, later on a busy machine
 
 
 @dataclass
@@ -36,9 +38,9 @@ def grid_carrier(grid: Grid, members: Members, timeout_s: float, tell: Tell, pol
     Raises FederationError when too few members came.
     """
 
-    def carry(task: Task) -> Iterator[AdapterUpdate]:
+    def carry(task_for: TaskFor) -> Iterator[AdapterUpdate]:
         nodes = wait_for(grid, members, poll_s)
-        answers = exchange(grid, nodes, task, timeout_s, members, tell, poll_s)
+        answers = exchange(grid, nodes, task_for, timeout_s, members, tell, poll_s)
         updates = []
         for node, answer in answers.items():
             try:
@@ -54,13 +56,15 @@ def grid_carrier(grid: Grid, members: Members, timeout_s: float, tell: Tell, pol
     return carry
 
 
-def finish(grid: Grid, task: Task, members: Members, timeout_s: float, tell: Tell, poll_s: float = POLL_S) -> list[str]:
+def finish(
+    grid: Grid, task_for: TaskFor, members: Members, timeout_s: float, tell: Tell, poll_s: float = POLL_S
+) -> list[str]:
     """Tell every member that is there to keep the final adapter; returns the domains that did.
 
     Raises FederationError when nobody is there: then the run can be resumed to deliver it.
     """
     nodes = wait_for(grid, members, poll_s)
-    answers = exchange(grid, nodes, task, timeout_s, members, tell, poll_s)
+    answers = exchange(grid, nodes, task_for, timeout_s, members, tell, poll_s)
     return sorted(answer.domain for answer in answers.values())
 
 
@@ -80,13 +84,12 @@ def wait_for(grid: Grid, members: Members, poll_s: float) -> list[int]:
 
 
 def exchange(
-    grid: Grid, nodes: list[int], task: Task, timeout_s: float, members: Members, tell: Tell, poll_s: float
+    grid: Grid, nodes: list[int], task_for: TaskFor, timeout_s: float, members: Members, tell: Tell, poll_s: float
 ) -> dict[int, Answer]:
     """Answers without a refusal, by node; ``tell`` hears of every node that gave none, and why."""
-    raw = task_to_bytes(task)
-    messages = [_message(raw, node, task, timeout_s) for node in nodes]
-    grid.push_messages(messages)
-    waiting = {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
+    meet(grid, [node for node in nodes if node not in members.names], members, poll_s)
+    tasks = {node: task_for(members.names.get(node, "")) for node in nodes}
+    waiting = _send(grid, {node: task_to_record(task_to_bytes(task), timeout_s) for node, task in tasks.items()})
     answers: dict[int, Answer] = {}
     for node, reply in _replies(grid, waiting, timeout_s, poll_s):
         try:
@@ -102,9 +105,26 @@ def exchange(
     return answers
 
 
-def _message(raw: bytes, node: int, task: Task, timeout_s: float) -> Message:
-    record = task_to_record(raw, timeout_s)
-    return Message(record, node, MessageType.TRAIN, ttl=timeout_s + 60, group_id=str(task.round))
+def meet(grid: Grid, nodes: list[int], members: Members, poll_s: float) -> None:
+    """Learn which domains these nodes speak for, from their relays: each may be due a task of its own.
+
+    A node that does not say so in time stays unknown, and gets what an unknown domain gets.
+    """
+    if not nodes:
+        return
+    waiting = _send(grid, {node: question_to_record(MEET_S) for node in nodes})
+    for node, reply in _replies(grid, waiting, MEET_S, poll_s):
+        with suppress(PayloadError):
+            members.names[node] = _answer(reply).domain
+
+
+def _send(grid: Grid, records: dict[int, RecordDict]) -> dict[str, int]:
+    """Push a record to each node; (message id -> node) of the answers to wait for."""
+    messages = [
+        Message(record, node, MessageType.TRAIN, ttl=timeout_of(record) + 60) for node, record in records.items()
+    ]
+    grid.push_messages(messages)
+    return {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
 
 
 def _replies(grid: Grid, waiting: dict[str, int], timeout_s: float, poll_s: float) -> Iterator[tuple[int, Message]]:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from server.aggregate import Aggregator
+from server.rule import Aggregator
 from server.screen import screen
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate, Task, Tensors
 from shared.plan import Plan
 
-Carrier = Callable[[Task], Iterable[AdapterUpdate]]  # in-process loop, or Flower messages
+TaskFor = Callable[[str], Task]  # what a domain of that name is to do
+Carrier = Callable[[TaskFor], Iterable[AdapterUpdate]]  # in-process loop, or Flower messages
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,16 @@ class ServerState:
 
 
 def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerState:
-    """One federated round: send the adapter, fold the answers, return the next state.
+    """One federated round: send each domain its adapter, fold the answers, return the next state.
 
     Raises FederationError when no usable update came; the state given is still good then.
     """
-    task = Task("train", state.round, state.plan, state.adapter, state.base)
     like = {key: state.adapter[key] for key in state.released}
     refused: dict[str, str] = {}
     norms: dict[str, float] = {}
 
     def usable() -> Iterable[AdapterUpdate]:
-        for update in screen(carry(task), task, like, refused.__setitem__):
+        for update in screen(carry(tasks(state, aggregator, "train")), state, like, refused.__setitem__):
             # In one order of names: bytes from a peer may list them in another, and sums of floats differ.
             norms[update.domain] = float(
                 np.sqrt(sum(float((part**2).sum()) for _, part in sorted(update.delta.items())))
@@ -47,7 +47,7 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
             yield update
 
     try:
-        delta, memory = aggregator.apply(state.memory, usable())
+        delta, memory, facts = aggregator.apply(state.memory, usable())
     except FederationError as error:
         raise FederationError("; ".join([str(error), *(f"{who}: {why}" for who, why in refused.items())])) from None
     adapter = {key: value + delta[key] if key in delta else value for key, value in state.adapter.items()}
@@ -58,5 +58,21 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
         "refused": refused,
         "moved": {key: float(np.abs(value).max()) for key, value in sorted(delta.items())},
         "aggregation": aggregator.note,
+        **facts,
     }
     return replace(state, round=state.round + 1, adapter=adapter, memory=memory, report=report)
+
+
+def tasks(state: ServerState, aggregator: Aggregator, kind: str) -> TaskFor:
+    """Each domain's task of that kind: the common adapter, and on top what the aggregator holds for it alone."""
+
+    def task_for(domain: str) -> Task:
+        return Task(kind, state.round, state.plan, adapter_for(state, aggregator, domain), state.base)
+
+    return task_for
+
+
+def adapter_for(state: ServerState, aggregator: Aggregator, domain: str) -> Tensors:
+    """The adapter that a domain works with; one that is not known yet gets the common one."""
+    own = aggregator.offsets(state.memory, domain)
+    return {key: value + own[key] if key in own else value for key, value in state.adapter.items()}

@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.errors import PayloadError
-from shared.payload import AdapterUpdate, Task, check_like
+from shared.payload import AdapterUpdate, check_like
+
+if TYPE_CHECKING:
+    from server.rounds import ServerState
 
 
 def screen(
     updates: Iterable[AdapterUpdate],
-    task: Task,
+    state: "ServerState",
     released: dict[str, npt.NDArray[Any]],
     refuse: Callable[[str, str], None],
 ) -> Iterator[AdapterUpdate]:
@@ -21,9 +24,9 @@ def screen(
     seen: set[str] = set()
     for update in updates:
         try:
-            if update.round != task.round:
-                raise PayloadError(f"answers round {update.round}, this is round {task.round}")
-            if update.base != task.base:
+            if update.round != state.round:
+                raise PayloadError(f"answers round {update.round}, this is round {state.round}")
+            if update.base != state.base:
                 raise PayloadError("was trained on another base model; both sides must run the same plan")
             if not (math.isfinite(update.weight) and update.weight > 0):
                 raise PayloadError(f"declares weight {update.weight}, expected a positive number")

@@ -203,7 +203,7 @@ def shared_parameters(model: Recommender) -> dict[str, nn.Parameter]:
 
 def released_names(plan: Plan, names: Sequence[str]) -> frozenset[str]:
     """Which of them clients train and send: A stays as drawn in the exact family."""
-    frozen = ".lora_A." if plan.federation.family == "ffa" else "\0"
+    frozen = "\0" if plan.federation.family == "fedavg" else ".lora_A."
     heads_only = plan.train.lora_lr == 0
     return frozenset(name for name in names if frozen not in name and not (heads_only and ".lora_" in name))
 

@@ -13,7 +13,7 @@ from shared.errors import ConfigError
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 LOSSES = ("softmax", "bce", "mse", "bpr")
-FAMILIES = ("ffa", "fedavg")
+FAMILIES = ("ffa", "fedavg", "affinity")
 PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
 LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
@@ -53,6 +53,7 @@ class TrainPlan:
     epochs: int = 6  # most epochs of a training that stops early
     round_epochs: int = 1  # epochs of one federated round
     personal_epochs: int = 2  # most epochs of the private fine-tuning after the last round
+    gate: bool = True  # serve what the domain reaches alone where its validation finds that better
     pooled_epochs: int = 3  # most epochs on the pooled data
     patience: int = 3  # epochs without a better validation NDCG@10 before stopping
     lr: float = 1e-3
@@ -152,8 +153,8 @@ def _check(plan: Plan) -> None:
         _one_of("model.targets", target, LORA_TARGETS)
     if plan.train.loss != "softmax" and plan.train.negatives == 0 and not plan.private:
         raise ConfigError(f"train.loss={plan.train.loss} needs sampled negatives: set train.negatives to 1 or more")
-    if plan.private and plan.federation.family != "ffa":
-        raise ConfigError("privacy.epsilon needs federation.family=ffa: noise on A and B apart multiplies")
+    if plan.private and plan.federation.family == "fedavg":
+        raise ConfigError("privacy.epsilon needs federation.family=ffa or affinity: noise on A and B apart multiplies")
     for name in ("model", "train", "adversary", "privacy", "federation"):
         section = getattr(plan, name)
         for item in fields(section):

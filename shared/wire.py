@@ -30,11 +30,21 @@ def task_to_record(raw: bytes, timeout_s: float) -> RecordDict:
     return _record(raw, {"timeout-s": float(timeout_s)})
 
 
+def question_to_record(timeout_s: float) -> RecordDict:
+    """A task of no bytes: the relay answers with its domain's name, and nobody else hears of it."""
+    return _record(b"", {"timeout-s": float(timeout_s)})
+
+
+def timeout_of(record: RecordDict) -> float:
+    """How long the answer to a record of this file is waited for (seconds)."""
+    return float(str(_notes(record)["timeout-s"]))
+
+
 def task_from_record(record: RecordDict) -> tuple[bytes, float]:
-    """(bytes, timeout_s). Raises PayloadError when the record holds no task."""
+    """(bytes, timeout_s); no bytes for a question. Raises PayloadError when the record holds no task."""
     timeout_s = _notes(record).get("timeout-s")
     raw = _bytes(record)
-    if not isinstance(timeout_s, float) or not raw:
+    if not isinstance(timeout_s, float):
         raise PayloadError("expected a task, found another message; both sides must run the same version")
     return raw, timeout_s
 

@@ -21,12 +21,14 @@ import numpy as np
 import torch
 
 from client.evaluate import TOP, Ranked, model_score, per_case, rank_cases, report
-from client.rounds import DomainMember, Workshop, personalise
+from client.gate import alone
+from client.rounds import DomainMember, Workshop
 from client.store import write_json
-from client.train import train
+from client.train import Tick, train
 from server import registry
 from server.aggregate import AGGREGATORS
-from server.rounds import ServerState, step
+from server.rounds import ServerState, adapter_for, step, tasks
+from server.rule import Aggregator
 from shared.errors import ConfigError
 from shared.lora import save_adapter
 from shared.memory import give_back
@@ -38,7 +40,7 @@ from shared.model import (
     load_adapter_tensors,
     released_names,
 )
-from shared.payload import Task, Tensors
+from shared.payload import Tensors
 from shared.plan import Plan
 from simulations.baselines import BASELINES, fit_baseline
 from simulations.flower_run import run_in_flower
@@ -125,16 +127,19 @@ class Comparison:
 
     def local(self, model: Recommender, start: Tensors) -> None:
         for member in self.members:
-            load_adapter_tensors(model, start)
-            corpus = member.corpus(self.plan)
-            private = corpus.private(model)
-            place = ("local", member.name)
-            self.train(model, [member], [private], self.plan.train.epochs, place, f"{member.name} alone")
-            self.put("local", member, self.ranked(model, member, private))
+            corpus, tick = member.corpus(self.plan), self.tick(f"{member.name} alone")
+            own = alone(model, corpus, self.plan, self.protocol, member.home.alone, tick)
+            self.say(f"{member.name} alone: validation NDCG@10 {own.valid:.4f}")
+            self.put("local", member, self.ranked(model, member, own.put(model, corpus)))
 
     def pooled(self, model: Recommender, start: Tensors) -> None:
-        privates = [member.corpus(self.plan).private(model) for member in self.members]
-        self.train(model, self.members, privates, self.plan.train.pooled_epochs, ("pooled",), "all domains pooled")
+        corpora = [member.corpus(self.plan) for member in self.members]
+        privates = [corpus.private(model) for corpus in corpora]
+        epochs, tick = self.plan.train.pooled_epochs, self.tick("all domains pooled")
+        outcome = train(
+            model, corpora, privates, self.plan, epochs=epochs, place=("pooled",), early_stopping=True, tick=tick
+        )
+        self.say(f"pooled: kept epoch {outcome.epochs}, validation NDCG@10 {outcome.best:.4f}")
         for member, private in zip(self.members, privates, strict=True):
             self.put("pooled", member, self.ranked(model, member, private))
 
@@ -146,33 +151,15 @@ class Comparison:
             cases = corpus.split.test
             self.put(name, member, rank_cases(cases, len(corpus.space), recommend(cases), TOP))
 
-    def train(
-        self,
-        model: Recommender,
-        members: Sequence[DomainMember],
-        privates: Sequence[Private],
-        epochs: int,
-        place: tuple[str, ...],
-        what: str,
-    ) -> None:
+    def tick(self, what: str) -> Tick | None:
+        """Progress under a name of its own."""
         tick = self.workshop.tick
-        outcome = train(
-            model,
-            [member.corpus(self.plan) for member in members],
-            privates,
-            self.plan,
-            epochs=epochs,
-            place=place,
-            early_stopping=True,
-            tick=None if tick is None else lambda step, done, total: tick(f"{what}: {step}", done, total),
-        )
-        valid = " ".join(f"{value:.4f}" for value in outcome.valid)
-        self.say(f"{what}: kept epoch {outcome.epochs}, validation NDCG@10 {valid}")
+        return None if tick is None else lambda step, done, total: tick(f"{what}: {step}", done, total)
 
     def federated(self, model: Recommender, start: Tensors) -> None:
         """All rounds through the carrier; the adapter and each round's log go into the run directory."""
         base = base_fingerprint(self.plan.model, model.base)
-        aggregator = AGGREGATORS[self.plan.federation.family](self.plan.federation.weight_cap)
+        aggregator = self.aggregator()
         if (self.out / "current").exists():
             state = registry.resume(self.out, self.plan.to_json())
         else:
@@ -197,10 +184,10 @@ class Comparison:
             while state.round <= self.plan.federation.rounds:
                 state = step(state, in_process(self.members), aggregator)
                 on_round(state)
-        load_adapter_tensors(model, state.adapter)
         lora = {name: value for name, value in state.adapter.items() if ".lora_" in name}
         save_adapter(model.top.wrapped, lora, self.out / "adapter")
         for member in self.members:
+            load_adapter_tensors(model, adapter_for(state, aggregator, member.name))
             self.put("federated", member, self.ranked(model, member))
             if self.carrier == "flower":  # its members fine-tuned at home when the last round was over
                 found = json.loads(member.home.result.read_text(encoding="utf-8"))
@@ -209,12 +196,19 @@ class Comparison:
     def personal(self, model: Recommender) -> None:
         """Private fine-tuning on top of the global model; what serving needs goes into each home."""
         state = registry.load_state(self.out)
-        task = Task("finish", state.round, self.plan, state.adapter, state.base)
+        task_for = tasks(state, self.aggregator(), "finish")
         for member in self.members:
-            load_adapter_tensors(model, state.adapter)
-            private, _ = personalise(model, member.corpus(self.plan), self.plan, self.workshop.tick)
+            task = task_for(member.name)
+            load_adapter_tensors(model, task.adapter)
+            private, facts = member.serve_best(model, self.plan)
             scores = self.put("personal", member, self.ranked(model, member, private))
-            member.keep(model, private, task, {"domain": member.name, "protocol": self.protocol, "personal": scores})
+            self.say(f"{member.name} serves {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
+            about = {"domain": member.name, "protocol": self.protocol, "personal": scores, **facts}
+            member.keep(model, private, task, about)
+
+    def aggregator(self) -> Aggregator:
+        """The rule of the plan."""
+        return AGGREGATORS[self.plan.federation.family](self.plan.federation.weight_cap)
 
     def spec(self) -> Path:
         """What Flower's actors need to open the members themselves."""
@@ -291,6 +285,10 @@ class Comparison:
         }
         write_json(self.out / "result.json", result)
         return result
+
+
+def spell(valid: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in valid.items())
 
 
 def macro(cells: dict[str, dict[str, Any]]) -> dict[str, float]:

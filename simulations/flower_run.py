@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from client.worker import Desk, Refusal
-from server.aggregate import Aggregator
 from server.registry import with_report
-from server.rounds import ServerState, step
+from server.rounds import ServerState, step, tasks
+from server.rule import Aggregator
 from shared.errors import ConfigError, FederationError, IsthmusError
-from shared.payload import Task
 from shared.processes import SWITCHES
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ class Conductor:
     def _finish(self, send: Callable[..., list[str]]) -> None:
         failed: dict[str, str] = {}
         now = self.state
-        send(Task("finish", now.round, now.plan, now.adapter, now.base), tell=failed.__setitem__)
+        send(tasks(now, self.aggregator, "finish"), tell=failed.__setitem__)
         if failed:
             who, why = sorted(failed.items())[0]
             raise FederationError(f"{who} did not keep the final adapter: {why}")
@@ -149,7 +148,7 @@ def answer_message(spec: str, names: tuple[str, ...], threads: int, message: "Me
     name = names[int(context.node_config["partition-id"])]
     try:
         raw, _ = task_from_record(message.content)
-        answer = Answer(name, desk_of(spec, name, threads).answer(raw))
+        answer = Answer(name, desk_of(spec, name, threads).answer(raw) if raw else b"")
     except (Refusal, IsthmusError) as error:
         answer = Answer(name, reason=str(error))
     return Message(answer_to_record(answer), reply_to=message)

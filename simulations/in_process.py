@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from server.rounds import Carrier
+from server.rounds import Carrier, TaskFor
 from shared.payload import AdapterUpdate, Task, task_from_bytes, task_to_bytes, update_from_bytes, update_to_bytes
 
 
@@ -21,9 +21,9 @@ def in_process(members: Sequence[Trains]) -> Carrier:
     A member that raises stops the run: on one machine there is nobody else to tell.
     """
 
-    def carry(task: Task) -> Iterator[AdapterUpdate]:
-        raw = task_to_bytes(task)
+    def carry(task_for: TaskFor) -> Iterator[AdapterUpdate]:
         for member in sorted(members, key=lambda member: member.name):
+            raw = task_to_bytes(task_for(member.name))
             yield update_from_bytes(update_to_bytes(member.train(task_from_bytes(raw))))
 
     return carry

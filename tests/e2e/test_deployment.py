@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from support.fake_member import NAMES, FakeMember, fake_plan, fake_start
+from support.fake_member import NAMES, FakeMember, carry_for, fake_plan, fake_start
 
 from server import registry
 from server.aggregate import weighted_mean
@@ -86,7 +86,7 @@ def in_process(rounds: int) -> ServerState:
     state = ServerState(1, plan, *fake_start(plan))
     members = {name: FakeMember(name) for name in NAMES}
     for _ in range(rounds):
-        state = step(state, lambda task: [members[name].train(task) for name in sorted(members)], weighted_mean(4096))
+        state = step(state, carry_for(members), weighted_mean(4096))
     return state
 
 

@@ -5,7 +5,7 @@ import threading
 
 import numpy as np
 import pytest
-from support.fake_member import NAMES, FakeMember, fake_plan, fake_start
+from support.fake_member import NAMES, FakeMember, carry_for, fake_plan, fake_start
 
 from server.aggregate import weighted_mean
 from server.rounds import ServerState, step
@@ -38,7 +38,7 @@ def test_equals_the_loop_in_process(tmp_path):
 
     expected, members = start(), {name: FakeMember(name) for name in NAMES}
     for _ in range(2):
-        expected = step(expected, lambda task: [members[name].train(task) for name in sorted(members)], aggregator)
+        expected = step(expected, carry_for(members), aggregator)
     assert seen == [2, 3]
     assert state.report["update_norms"] == expected.report["update_norms"]
     for key, value in expected.adapter.items():

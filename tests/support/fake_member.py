@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from server.rounds import Carrier
 from shared.errors import BudgetError
 from shared.payload import AdapterUpdate, Task, Tensors
 from shared.plan import FederationPlan, Plan
@@ -56,6 +57,11 @@ class FakeMember:
     def _target(self, key: str, task: Task) -> np.ndarray:
         draw = np.random.default_rng([*self.name.encode(), *key.encode(), task.round])
         return draw.normal(size=task.adapter[key].shape).astype(np.float32)
+
+
+def carry_for(members: dict[str, FakeMember]) -> Carrier:
+    """One after the other, by name."""
+    return lambda task_for: [members[name].train(task_for(name)) for name in sorted(members)]
 
 
 def open_fake(folder: Path, name: str | None, home: Path) -> FakeMember:

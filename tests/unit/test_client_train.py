@@ -128,3 +128,30 @@ def test_a_loss_that_is_not_finite_stops(members, tiny_base):
     corpus = members[0].corpus(plan)
     with pytest.raises(TrainingError, match=r"the loss is nan.*lower train.lr"):
         train(fresh, [corpus], [None], plan, epochs=1, place=("t",), early_stopping=False)
+
+
+def test_candidates_estimate_the_whole_softmax():
+    from client.train import _candidates
+
+    draw = np.random.default_rng(0)
+    logits = torch.randn(400, generator=torch.Generator().manual_seed(1))
+    present = torch.tensor([[3, 7, 7], [0, 5, 3]])
+    estimates = []
+    for _ in range(2000):
+        among, stands_for = _candidates(present, 400, 60, draw)
+        assert len(among) == 60 == len(among.unique())
+        assert set(present.flatten().tolist()) <= set(among.tolist())
+        assert stands_for[torch.isin(among, present)].abs().max() == 0
+        estimates.append(float((logits[among] + stands_for).exp().sum()))
+    assert np.mean(estimates) == pytest.approx(float(logits.exp().sum()), rel=0.01)
+    among, stands_for = _candidates(torch.arange(400)[None], 400, 60, draw)
+    assert len(among) == 400
+    assert stands_for.abs().max() == 0
+
+
+def test_candidates_train_about_as_well_as_the_whole_catalogue(members, tiny_base):
+    reached = [
+        max(fit(members, tiny_plan(tiny_base, f"train.candidates={count}"), 4, early_stopping=True)[3].valid)
+        for count in (0, 60)
+    ]
+    assert reached[1] > 0.8 * reached[0]

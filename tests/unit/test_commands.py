@@ -18,6 +18,8 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 APPS = {"simulations": simulations, "client": client, "server": server}
 COMMANDS = [
     ("simulations",),
+    ("simulations", "run"),
+    ("simulations", "evaluate"),
     ("client",),
     ("client", "recommend"),
     ("client", "status"),

@@ -1,7 +1,8 @@
 import numpy as np
 from support.contracts import AggregatorContract
 
-from server.aggregate import AGGREGATORS, Aggregator, fedavg, weighted_mean
+from server.aggregate import AGGREGATORS, fedavg, weighted_mean
+from server.rule import Aggregator
 from shared.payload import AdapterUpdate
 from shared.plan import FAMILIES
 
@@ -29,7 +30,7 @@ def test_weights_by_hand():
         AdapterUpdate("book", 1, {"b": np.array([2], np.float32)}, 1.0, "base"),
         AdapterUpdate("video", 1, {"b": np.array([6], np.float32)}, 3.0, "base"),
     ]
-    delta, memory = weighted_mean(4096).apply(None, given)
+    delta, memory, _ = weighted_mean(4096).apply(None, given)
     assert delta["b"].tolist() == [5.0]
     assert memory is None
 
@@ -41,5 +42,5 @@ def test_mean_of_b_is_exact_while_a_is_common():
     given = [
         AdapterUpdate(f"d{row}", 1, {"b": draw.normal(size=(5, 4)).astype(np.float32)}, 1.0, "x") for row in (0, 1)
     ]
-    delta, _ = weighted_mean(4096).apply(None, given)
+    delta, _, _ = weighted_mean(4096).apply(None, given)
     np.testing.assert_allclose(delta["b"] @ a, sum(one.delta["b"] @ a for one in given) / 2, rtol=1e-5, atol=1e-6)

@@ -30,8 +30,8 @@ GOOD = [update("book", [1, 2]), update("video", [4, 8], 2.0)]
 def test_two_clients_by_hand():
     asked: list[Task] = []
 
-    def carry(task: Task) -> list[AdapterUpdate]:
-        asked.append(task)
+    def carry(task_for) -> list[AdapterUpdate]:
+        asked.append(task_for("book"))
         return GOOD
 
     after = step(state(), carry, weighted_mean(4096))

@@ -36,6 +36,22 @@ def stir(model, seed=0):
         parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=draw))
 
 
+def test_some_items_score_as_they_do_among_all(model, tmp_path):
+    space = model.space(TEXTS, tmp_path)
+    model.eval()
+    x = model.encode(space)
+    batch = batch_of([[0, 3, 0], [5, 1, 2]])
+    at = (torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]))
+    private = model_module.Private(np.array([5, 1, 0, 2, 9, 1]), 2, model.dim, model.plan)
+    torch.nn.init.normal_(private.item.weight)
+    among = torch.tensor([0, 2, 4, 5])
+    with torch.no_grad():
+        whole = positions_logits(model, space, x, private.items(model.items(x)), batch, at, private)
+        v = private.items(model.items(x[among]), among)
+        some = positions_logits(model, space, x, v, batch, at, private, among)
+    torch.testing.assert_close(some, whole[:, among])
+
+
 def test_a_fresh_adapter_changes_nothing(model, tmp_path):
     space = model.space(TEXTS, tmp_path)
     assert torch.equal(model.encode(space), space.base)

@@ -1,0 +1,20 @@
+"""The shape of an aggregation rule: pure functions; the caller owns the state between rounds."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from shared.payload import AdapterUpdate, Tensors
+
+
+class Aggregator(NamedTuple):
+    """A rule that joins updates.
+
+    ``init() -> memory``; ``apply(memory, updates) -> (delta of the common adapter, memory, facts for the log)``;
+    ``note`` says in the log what rule it is; ``offsets(memory, domain)`` is what that domain's adapter has on top of
+    the common one. Memory is None or plain tensors, so that it can be kept on disk.
+    """
+
+    init: Callable[[], Any]
+    apply: Callable[[Any, Iterable[AdapterUpdate]], tuple[Tensors, Any, dict[str, Any]]]
+    note: str
+    offsets: Callable[[Any, str], Tensors] = lambda memory, domain: {}

@@ -1,0 +1,70 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_members import tiny_plan
+
+import client.gate as gate
+from client.evaluate import validate
+from client.gate import Candidate, alone, better
+from client.rounds import DomainMember
+from client.store import Home
+from shared.model import adapter_tensors, initial_state, load_adapter_tensors
+
+
+def test_a_tie_goes_to_the_federation():
+    one, two = Candidate("federated", 0.3, {}, {}), Candidate("alone", 0.3, {}, {})
+    assert better(one, two) is one
+    assert better(one, replace(two, valid=0.31)).name == "alone"
+
+
+@pytest.fixture
+def setting(members, tiny_base, tmp_path):
+    plan = tiny_plan(tiny_base)
+    model = members[0].workshop.model(plan)
+    load_adapter_tensors(model, initial_state(plan)[0])
+    return model, members[0].corpus(plan), plan, tmp_path / "alone"
+
+
+def test_what_is_kept_is_read_back_until_something_changes(setting, monkeypatch):
+    model, corpus, plan, folder = setting
+    load_adapter_tensors(model, {name: value + 1 for name, value in initial_state(plan)[0].items()})
+    found = alone(model, corpus, plan, "loo", folder)  # starts from the adapter as drawn, whatever was loaded
+    assert found.valid == pytest.approx(validate(model, corpus, found.put(model, corpus)), abs=1e-3)
+    trained: list[int] = []
+    real = gate.train
+    monkeypatch.setattr(gate, "train", lambda *args, **more: trained.append(1) or real(*args, **more))
+    again = alone(model, corpus, plan, "loo", folder)
+    assert not trained
+    assert again.valid == found.valid
+    assert all(np.array_equal(again.adapter[name], found.adapter[name]) for name in found.adapter)
+    assert all(torch.equal(again.private[name], found.private[name]) for name in found.private)
+    alone(model, corpus, replace(plan, train=replace(plan.train, lr=0.002)), "loo", folder)
+    assert trained == [1]
+    (folder / "model.safetensors").write_bytes(b"damaged")
+    alone(model, corpus, replace(plan, train=replace(plan.train, lr=0.002)), "loo", folder)
+    assert trained == [1, 1]
+
+
+@pytest.mark.parametrize("damage", [0.0, 3.0])
+def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_path, damage):
+    plan = tiny_plan(tiny_base, "train.personal_epochs=0")
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
+    model = member.workshop.model(plan)
+    corpus = member.corpus(plan)
+    own = alone(model, corpus, plan, "loo", member.home.alone)
+    draw = np.random.default_rng(0)
+    own.put(model, corpus)
+    noisy = adapter_tensors(model)
+    federated = {k: v + damage * draw.normal(size=v.shape).astype(np.float32) for k, v in noisy.items()}
+    load_adapter_tensors(model, federated)
+    before = validate(model, corpus, corpus.private(model))
+    private, facts = member.serve_best(model, plan)
+    assert facts["valid"]["federated"] == pytest.approx(before)
+    assert validate(model, corpus, private) == pytest.approx(max(facts["valid"].values()), abs=1e-3)
+    assert facts["served"] == max(facts["valid"], key=facts["valid"].get)
+    if damage:
+        assert facts["served"] == "alone"
+    _, facts = member.serve_best(model, replace(plan, train=replace(plan.train, gate=False)))
+    assert facts["served"] == "federated"

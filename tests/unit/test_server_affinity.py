@@ -1,0 +1,116 @@
+"""Two kinds of domains whose towers pull into two directions; LoRA is everyone's."""
+
+import numpy as np
+import pytest
+from support.contracts import AggregatorContract
+
+from server import registry
+from server.affinity import KEEP, KIN, by_affinity, cosine_table, mixture, sketch
+from server.rounds import ServerState, adapter_for, step
+from server.rule import Aggregator
+from shared.payload import AdapterUpdate
+from shared.plan import Plan
+
+
+class TestAffinity(AggregatorContract):
+    def make(self, cap: float) -> Aggregator:
+        return by_affinity(cap)
+
+
+SIZE = 4000
+
+
+def kinds(seed=0):
+    draw = np.random.default_rng(seed)
+    return {kind: draw.normal(size=SIZE) for kind in ("film", "tool")}, draw
+
+
+def updates(directions, draw, number=1, noise=1.0, names=None):
+    """Cosine within a kind about 1 / (1 + noise^2), across about 0."""
+    names = names or [f"{kind}{row}" for kind in directions for row in range(3)]
+    return [
+        AdapterUpdate(
+            name,
+            number,
+            {
+                "x.lora_B.weight": np.full((2,), float(row + 1), np.float32),
+                "item.weight": (directions[name[:4]] + noise * draw.normal(size=SIZE)).astype(np.float32),
+            },
+            1.0,
+            "base",
+        )
+        for row, name in enumerate(names)
+    ]
+
+
+def test_kinds_are_found_and_share_towers_only_among_themselves():
+    directions, draw = kinds()
+    given = updates(directions, draw)
+    delta, memory, facts = by_affinity(4096).apply(None, given)
+    assert delta.keys() == {"x.lora_B.weight"}
+    np.testing.assert_allclose(delta["x.lora_B.weight"], 3.5)  # the mean of 1..6
+    own = by_affinity(4096).offsets(memory, "film1")["item.weight"]
+    np.testing.assert_allclose(own, np.mean([u.delta["item.weight"] for u in given[:3]], 0), atol=0.02)
+    assert facts["affinity"]["film0"]["film1"] == pytest.approx(0.5, abs=0.06)
+    assert abs(facts["affinity"]["film0"]["tool1"]) < 0.08
+    assert sum(facts["shares"]["film0"].values()) == pytest.approx(1, abs=1e-3)
+    assert by_affinity(4096).offsets(memory, "unknown") == {}
+
+
+def test_strangers_keep_to_themselves():
+    cosines = np.array([[1.0, 0.05], [0.05, 1.0]])
+    np.testing.assert_allclose(mixture(cosines, np.array([1.0, 100.0])), np.eye(2), atol=0.03)
+    half = mixture(np.array([[1.0, KIN], [KIN, 1.0]]), np.ones(2))
+    np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
+
+
+def test_a_sketch_keeps_angles():
+    draw = np.random.default_rng(1)
+    one, two = draw.normal(size=(2, 50_000))
+    both = [{"a": one[:20_000], "b": one[20_000:]}, {"a": (one + two)[:20_000], "b": (one + two)[20_000:]}]
+    table = cosine_table(np.stack([sketch(tensors) for tensors in both]))
+    assert table[0, 1] == pytest.approx(0.5**0.5, abs=0.05)
+    assert cosine_table(np.zeros((1, 3))).tolist() == [[0.0]]
+
+
+def test_a_domain_that_drifts_changes_its_kin():
+    directions, draw = kinds()
+    aggregator, memory = by_affinity(4096), None
+    for number in range(1, 9):
+        kind = "film" if number < 4 else "tool"
+        given = updates(directions, draw, number)
+        given[0] = AdapterUpdate(
+            "film0", number, updates(directions, draw, number, 1.0, [f"{kind}9"])[0].delta, 1.0, "b"
+        )
+        _, memory, facts = aggregator.apply(memory, given)
+        near = facts["affinity"]["film0"]
+        if number == 3:
+            assert near["film1"] > near["tool1"] + 0.2
+    assert near["tool1"] > near["film1"] + 0.2
+    assert KEEP < 1
+
+
+def test_the_round_starts_each_domain_from_its_own_mixture_and_survives_the_disk(tmp_path):
+    directions, draw = kinds()
+    adapter = {"x.lora_B.weight": np.zeros(2, np.float32), "item.weight": np.ones(SIZE, np.float32)}
+    state = ServerState(1, Plan(), adapter, frozenset(adapter), "base")
+    aggregator = by_affinity(4096)
+    started: dict[str, np.ndarray] = {}
+
+    def carry(task_for):
+        given = updates(directions, draw, state.round)
+        for update in given:
+            started[update.domain] = task_for(update.domain).adapter["item.weight"].copy()
+        return given
+
+    state = step(state, carry, aggregator)
+    assert all(np.array_equal(value, adapter["item.weight"]) for value in started.values())
+    registry.begin(tmp_path, ServerState(1, Plan(), adapter, frozenset(adapter), "base"))
+    registry.save_state(tmp_path, state)
+    state = registry.load_state(tmp_path)
+    second = step(state, carry, aggregator)
+    np.testing.assert_allclose(started["film0"], started["film2"], atol=0.05)
+    assert np.abs(started["film0"] - started["tool0"]).max() > 1
+    np.testing.assert_array_equal(state.adapter["item.weight"], adapter["item.weight"])  # what a new domain gets
+    np.testing.assert_array_equal(adapter_for(second, aggregator, "new")["item.weight"], adapter["item.weight"])
+    assert second.report["affinity"]["film0"]["film1"] > second.report["affinity"]["film0"]["tool0"]
