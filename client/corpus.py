@@ -1,7 +1,6 @@
 """A domain ready to train on: its catalogue seen through the base, its split, its private counts."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,6 @@ import numpy.typing as npt
 from client.dataset import Domain
 from client.splits import Split, split
 from shared.model import Private, Recommender, Space
-from shared.prefix import Progress
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,6 @@ class Corpus:
         return Private(self.popularity, len(self.domain.interactions.user_ids), model.dim, model.plan)
 
 
-def build_corpus(
-    domain: Domain, protocol: str, model: Recommender, cache: Path, progress: Progress | None = None
-) -> Corpus:
-    """Split the interactions, read or compute the catalogue's prefix states. Raises DataError."""
-    parts = split(domain.interactions, protocol, max_history=model.plan.max_history)
-    return Corpus(domain, parts, model.space(domain.catalog.texts, cache, progress))
+def build_corpus(domain: Domain, protocol: str, space: Space, max_history: int) -> Corpus:
+    """Split the interactions of a domain whose catalogue has been read. Raises DataError."""
+    return Corpus(domain, split(domain.interactions, protocol, max_history=max_history), space)

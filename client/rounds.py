@@ -22,6 +22,7 @@ from shared.ledger import GaussianSteps, append_event, read_events
 from shared.model import (
     Private,
     Recommender,
+    Space,
     adapter_tensors,
     base_fingerprint,
     load_adapter_tensors,
@@ -38,6 +39,7 @@ class Workshop:
 
     cache: Path
     tick: Tick | None = None
+    _spaces: dict[str, Space] = field(default_factory=dict, repr=False)  # of the model below, by catalogue
     _made: tuple[ModelPlan, int, Recommender] | None = field(default=None, repr=False)
 
     def model(self, plan: Plan) -> Recommender:
@@ -46,7 +48,17 @@ class Workshop:
         if self._made is None or self._made[:2] != key:
             base = find_base(plan.model.base)
             self._made = (*key, Recommender(plan.model, base, plan.federation.seed))
+            self._spaces.clear()
         return self._made[2]
+
+    def space(self, plan: Plan, domain: Domain) -> Space:
+        """The domain's catalogue as this plan's base sees it; owners of the same catalogue share it."""
+        model, key = self.model(plan), domain.catalog.fingerprint
+        if key not in self._spaces:
+            self._spaces[key] = model.space(
+                domain.catalog.texts, self.cache, self.progress(f"{domain.name}: reading texts")
+            )
+        return self._spaces[key]
 
     def progress(self, what: str) -> Any:
         """A prefix-cache progress callback that reports under ``what``."""
@@ -80,9 +92,8 @@ class DomainMember:
     def corpus(self, plan: Plan) -> Corpus:
         """The domain's data as this plan's model sees it; built once."""
         if self._corpus is None or self._corpus[0] != plan.model:
-            model = self.workshop.model(plan)
-            progress = self.workshop.progress(f"{self.name}: reading texts")
-            self._corpus = (plan.model, build_corpus(self.domain, self.protocol, model, self.workshop.cache, progress))
+            space = self.workshop.space(plan, self.domain)
+            self._corpus = (plan.model, build_corpus(self.domain, self.protocol, space, plan.model.max_history))
         return self._corpus[1]
 
     def train(self, task: Task) -> AdapterUpdate:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -143,6 +144,42 @@ def evaluate(
             typer.echo(json.dumps(found, indent=2))
         else:
             Console().print(figures_of(found))
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def scenario(
+    name: Annotated[str, typer.Argument(help="different-shops, same-kind, small-shop, new-kind, or a .toml file.")],
+    root: Annotated[Path, typer.Option(help="The folder that holds the shops' folders.")],
+    protocol: Annotated[str, typer.Option(help="loo, time, or loo-99 (99 sampled negatives).")] = "loo",
+    shops: Annotated[str | None, typer.Option(help="Only these shops, with commas.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "7",
+    rounds: Rounds = None,
+    settings: SettingsFile = None,
+    sets: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="Where cells are kept; default runs/NAME.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = Path("var/cache"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json instead of tables.")] = False,
+) -> None:
+    """Answer one question about federations: who gains by joining whom? An interrupted scenario goes on in --out."""
+    quiet_libraries()
+    with settled():
+        from simulations.scenario import play, read_scenario
+
+        asked = read_scenario(name)
+        if shops is not None:
+            asked = replace(asked, shops=tuple(part.strip() for part in shops.split(",") if part.strip()))
+        plan = plan_from(settings, sets or [], named(rounds=rounds or asked.rounds))
+        one_of("--protocol", protocol, PROTOCOLS)
+        place = out or Path("runs") / Path(name).stem
+        with Bars() as bars:
+            found = play(asked, root, plan, protocol, check_seeds(seeds), place, cache, bars)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+            return
+        Console().print(asked.question, markup=False)
+        for label, part in found.items():
+            Console().print(f"\n{label}: affinities {part['kinds'] or 'not logged'}", markup=False)
+            Console().print(figures_of(part))
 
 
 def check_seeds(text: str) -> list[int]:

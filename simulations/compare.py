@@ -62,6 +62,7 @@ class Comparison:
     protocol: str
     carrier: str = "in-process"
     say: Say = print
+    guests: Sequence[DomainMember] = ()  # do not train: they get what an unknown domain gets
     cells: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # method -> domain -> metrics
     seconds: dict[str, float] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -77,7 +78,7 @@ class Comparison:
         (self.out / "plan.json").write_text(self.plan.to_json(), encoding="utf-8")
         model = self.workshop.model(self.plan)
         start = adapter_tensors(model)
-        for member in self.members:
+        for member in self.everyone:
             member.corpus(self.plan)
         write_json(self.out / "fingerprints.json", self.fingerprints(model))
         runs: dict[str, Callable[[Recommender, Tensors], None]] = {
@@ -108,7 +109,7 @@ class Comparison:
             return
         before = json.loads((self.out / "result.json").read_text(encoding="utf-8"))
         same = (self.out / "plan.json").read_text(encoding="utf-8") == self.plan.to_json()
-        if not same or before["protocol"] != self.protocol or set(before["domains"]) != {m.name for m in self.members}:
+        if not same or before["protocol"] != self.protocol or set(before["domains"]) != {m.name for m in self.everyone}:
             raise ConfigError(f"{self.out} holds a run of other settings or domains; pass another --out")
         self.seconds.update(before["seconds_by_method"])
         self.started -= before["seconds"]
@@ -119,10 +120,18 @@ class Comparison:
 
     def complete(self, method: str) -> bool:
         """Whether every domain has this cell; parts of one are measured again."""
-        return len(self.cells.get(method, {})) == len(self.members)
+        return len(self.cells.get(method, {})) == len(self.asked(method))
+
+    @property
+    def everyone(self) -> list[DomainMember]:
+        return [*self.members, *self.guests]
+
+    def asked(self, method: str) -> list[DomainMember]:
+        """Whose cells a method fills."""
+        return [*self.members, *(self.guests if method in ("zero_shot", "federated") else ())]
 
     def zero_shot(self, model: Recommender, start: Tensors) -> None:
-        for member in self.members:
+        for member in self.asked("zero_shot"):
             self.put("zero_shot", member, self.ranked(model, member))
 
     def local(self, model: Recommender, start: Tensors) -> None:
@@ -186,7 +195,7 @@ class Comparison:
                 on_round(state)
         lora = {name: value for name, value in state.adapter.items() if ".lora_" in name}
         save_adapter(model.top.wrapped, lora, self.out / "adapter")
-        for member in self.members:
+        for member in self.asked("federated"):
             load_adapter_tensors(model, adapter_for(state, aggregator, member.name))
             self.put("federated", member, self.ranked(model, member))
             if self.carrier == "flower":  # its members fine-tuned at home when the last round was over
@@ -252,13 +261,13 @@ class Comparison:
         self.save()
 
     def fingerprints(self, model: Recommender) -> dict[str, Any]:
-        catalogues = {member.name: member.domain.catalog.fingerprint for member in self.members}
+        catalogues = {member.name: member.domain.catalog.fingerprint for member in self.everyone}
         return {"base": base_fingerprint(self.plan.model, model.base), "catalogues": catalogues}
 
     def save(self) -> dict[str, Any]:
         """Write ``result.json`` with what is known so far."""
         domains: dict[str, Any] = {}
-        for member in self.members:
+        for member in self.everyone:
             data = member.domain
             domains[member.name] = {
                 "users": len(data.interactions.user_ids),
@@ -281,7 +290,7 @@ class Comparison:
             "seconds_by_method": self.seconds,
             "peak_resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "domains": domains,
-            "macro": {method: macro(cells) for method, cells in self.cells.items() if len(cells) == len(self.members)},
+            "macro": {method: macro(cells) for method, cells in self.cells.items() if self.complete(method)},
         }
         write_json(self.out / "result.json", result)
         return result

@@ -40,14 +40,24 @@ def open_domains(folders: Sequence[Path], world: Path, seed: int, bars: Bars) ->
 
 
 def comparison(
-    domains: Sequence[Domain], workshop: Workshop, plan: Plan, protocol: str, run: Path, carrier: str, bars: Bars
+    domains: Sequence[Domain],
+    workshop: Workshop,
+    plan: Plan,
+    protocol: str,
+    run: Path,
+    carrier: str,
+    bars: Bars,
+    guests: Sequence[Domain] = (),
 ) -> Comparison:
-    """The domains as members, their homes in the run directory."""
-    members = [
-        DomainMember(domain, Home(run / "homes" / domain.name), workshop, protocol=protocol, simulated=True)
-        for domain in domains
-    ]
-    return Comparison(plan, members, workshop, run, protocol, carrier, bars.say)
+    """The domains as members, their homes in the run directory; ``guests`` do not train."""
+    members, visitors = (
+        [
+            DomainMember(domain, Home(run / "homes" / domain.name), workshop, protocol=protocol, simulated=True)
+            for domain in those
+        ]
+        for those in (domains, guests)
+    )
+    return Comparison(plan, members, workshop, run, protocol, carrier, bars.say, guests=visitors)
 
 
 def evaluate_seeds(

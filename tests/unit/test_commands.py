@@ -20,6 +20,7 @@ COMMANDS = [
     ("simulations",),
     ("simulations", "run"),
     ("simulations", "evaluate"),
+    ("simulations", "scenario"),
     ("client",),
     ("client", "recommend"),
     ("client", "status"),

@@ -1,0 +1,129 @@
+"""One question per file: who takes part, what is compared, under which rules of aggregation.
+
+A scenario file (``simulations/scenarios/*.toml``) names shops under a common root; each of its runs keeps its cells
+in a folder of its own and goes on after an interruption.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from client.dataset import Domain, read_domain
+from client.rounds import Workshop
+from client.store import write_json
+from shared.config import read_section
+from shared.console import Bars
+from shared.errors import ConfigError
+from shared.plan import Plan
+from simulations.deal import deal, kind_of
+from simulations.start import comparison
+from simulations.summary import summarise
+
+HERE = Path(__file__).parent / "scenarios"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a scenario file says."""
+
+    question: str
+    shops: tuple[str, ...]
+    methods: tuple[str, ...]
+    families: tuple[str, ...] = ("affinity",)
+    owners: int = 1  # each shop's users are dealt to so many
+    small_shop: str = ""  # of its users, small owners take these numbers first
+    small_users: tuple[int, ...] = ()
+    newcomers: bool = False  # each shop in turn stays outside and gets what an unknown domain gets
+    rounds: int = 10
+
+
+@dataclass(frozen=True)
+class Run:
+    """One federation of a scenario."""
+
+    label: str
+    family: str
+    members: tuple[Domain, ...]
+    guests: tuple[Domain, ...] = ()
+
+
+def read_scenario(name: str) -> Scenario:
+    """A scenario by name or path. Raises ConfigError."""
+    path = Path(name) if name.endswith(".toml") else HERE / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in HERE.glob("*.toml")))
+        raise ConfigError(f"no scenario {name!r}; there are {known}, or give the path of a .toml file")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from None
+    if missing := {"question", "shops", "methods"} - table.keys():
+        raise ConfigError(f"{path} lacks {sorted(missing)[0]!r}")
+    return read_section(Scenario, table, path.name)
+
+
+def runs(scenario: Scenario, domains: Sequence[Domain], seed: int) -> Iterator[Run]:
+    """The federations that answer the question, for one seed."""
+    owners = [
+        part
+        for domain in domains
+        for part in deal(
+            domain, scenario.owners, scenario.small_users if domain.name == scenario.small_shop else (), seed
+        )
+    ]
+    for family in scenario.families:
+        if not scenario.newcomers:
+            yield Run(family, family, tuple(owners))
+            continue
+        for new in domains:
+            others = tuple(domain for domain in domains if domain is not new)
+            yield Run(f"{family}-without-{new.name}", family, others, (new,))
+
+
+def play(
+    scenario: Scenario, root: Path, plan: Plan, protocol: str, seeds: Sequence[int], out: Path, cache: Path, bars: Bars
+) -> dict[str, Any]:
+    """All runs under all seeds; their summaries by label, which also lie in ``out/summary.json``."""
+    domains = [read_domain(root / shop) for shop in scenario.shops]
+    for domain in domains:
+        bars.say(domain.describe())
+    workshop = Workshop(cache, tick=bars.tick)
+    labels: dict[str, None] = {}
+    for seed in seeds:
+        for run in runs(scenario, domains, seed):
+            bars.say(f"seed {seed}: {run.label}")
+            labels[run.label] = None
+            seeded = replace(plan, federation=replace(plan.federation, seed=seed, family=run.family))
+            place = out / run.label / f"seed-{seed}"
+            made = comparison(run.members, workshop, seeded, protocol, place, "in-process", bars, run.guests)
+            made.run(scenario.methods)
+    found = {label: {**summarise(out / label), "kinds": kinds_found(out / label, scenario.shops)} for label in labels}
+    write_json(out / "summary.json", {"question": scenario.question, "runs": found})
+    return found
+
+
+def kinds_found(folder: Path, shops: tuple[str, ...]) -> dict[str, Any]:
+    """How well the last affinities tell kinds apart: cosines within and across (least, median, most), and their AUC."""
+    within: list[float] = []
+    across: list[float] = []
+    for path in sorted(folder.glob("seed-*/rounds.jsonl")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        if not lines or "affinity" not in (last := json.loads(lines[-1])):
+            continue
+        for one, row in last["affinity"].items():
+            for two, cosine in row.items():
+                if one < two:
+                    (within if kind_of(one, shops) == kind_of(two, shops) else across).append(cosine)
+    if not within or not across:
+        return {}
+    order = (np.array(within)[:, None] > np.array(across)).mean()
+    return {"within": _range(within), "across": _range(across), "auc": float(order)}
+
+
+def _range(values: list[float]) -> list[float]:
+    return [float(np.min(values)), float(np.median(values)), float(np.max(values))]

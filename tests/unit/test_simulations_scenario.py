@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+
+from shared.errors import ConfigError
+from simulations.deal import deal, kind_of, subset
+from simulations.scenario import HERE, Scenario, kinds_found, read_scenario, runs
+
+
+def test_dealing_loses_nobody_and_gives_nobody_twice(members):
+    domain = members[0].domain
+    parts = deal(domain, 3, (5,), seed=1)
+    assert [part.name for part in parts] == [f"{domain.name}-{end}" for end in ("1", "2", "3", "small5")]
+    users = [user for part in parts for user in part.interactions.user_ids]
+    assert sorted(users) == sorted(domain.interactions.user_ids)
+    assert len(parts[-1].interactions.user_ids) == 5
+    assert sum(len(part.interactions) for part in parts) == len(domain.interactions)
+    assert deal(domain, 3, (5,), seed=1)[0].interactions.user_ids == parts[0].interactions.user_ids
+    assert deal(domain, 3, (5,), seed=2)[0].interactions.user_ids != parts[0].interactions.user_ids
+    assert deal(domain, 1, (), seed=1) == [domain]
+    with pytest.raises(ConfigError, match="too few"):
+        deal(domain, 10_000, (), seed=1)
+
+
+def test_a_subset_keeps_each_users_events_in_order(members):
+    domain = members[0].domain
+    part = subset(domain, np.array([4, 1]), "some")
+    assert part.interactions.user_ids == (domain.interactions.user_ids[1], domain.interactions.user_ids[4])
+    for row, user in enumerate((1, 4)):
+        mine = part.interactions.items[part.interactions.users == row]
+        assert mine.tolist() == domain.interactions.items[domain.interactions.users == user].tolist()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in HERE.glob("*.toml")))
+def test_every_scenario_file_can_be_read_and_says_who_takes_part(name, members):
+    scenario = read_scenario(name)
+    domains = [member.domain for member in members]
+    names = tuple(domain.name for domain in domains)
+    small = names[0] if scenario.small_shop else ""
+    asked = Scenario(**{**vars(scenario), "shops": names, "small_shop": small, "small_users": (4,) if small else ()})
+    found = list(runs(asked, domains, seed=3))
+    assert len({run.label for run in found}) == len(found)
+    for run in found:
+        taking_part = {kind_of(domain.name, names) for domain in (*run.members, *run.guests)}
+        assert taking_part == set(names)
+        assert len(run.members) == (len(names) - 1 if asked.newcomers else asked.owners * len(names) + bool(small))
+
+
+def test_scenarios_that_cannot_be_used(tmp_path):
+    with pytest.raises(ConfigError, match="there are .*same-kind"):
+        read_scenario("other")
+    for text, says in (
+        ("x = [", "not a TOML"),
+        ('question = "?"', "lacks"),
+        ("question=1\nshops=[]\nmethods=[]", "quest"),
+    ):
+        (tmp_path / "a.toml").write_text(text)
+        with pytest.raises(ConfigError, match=says):
+            read_scenario(str(tmp_path / "a.toml"))
+
+
+def test_kinds_found_by_hand(tmp_path):
+    assert kinds_found(tmp_path, ("a", "b")) == {}
+    (tmp_path / "seed-7").mkdir()
+    affinity = {
+        "a-1": {"a-1": 1, "a-2": 0.4, "b-1": 0.1},
+        "a-2": {"a-1": 0.4, "a-2": 1, "b-1": 0.5},
+        "b-1": {"a-1": 0.1, "a-2": 0.5, "b-1": 1},
+    }
+    (tmp_path / "seed-7" / "rounds.jsonl").write_text(json.dumps({"affinity": affinity}) + "\n")
+    assert kinds_found(tmp_path, ("a", "b")) == {"within": [0.4] * 3, "across": [0.1, 0.3, 0.5], "auc": 0.5}
