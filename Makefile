@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check bench clean
+.PHONY: run test check bench bench-quality clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m simulations
@@ -19,6 +19,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prefix_cache.py
+	$(BIN)/python benchmarks/full_ranking.py
+
+bench-quality: $(INSTALLED)
+	$(BIN)/python benchmarks/quality.py
 
 # torch comes first and pinned: an open range would take a build for GPUs, gigabytes of it.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -113,6 +113,40 @@ def recommend(
 
 
 @app.command()
+def evaluate(
+    context: typer.Context,
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Evaluate what this domain serves on its own test cases: all metrics and strata. The numbers stay at home."""
+    with settled():
+        from client.corpus import build_corpus
+        from client.evaluate import evaluate as measure
+        from client.recommend import Serving
+        from client.store import Home
+
+        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        kept = serving.kept
+        corpus = build_corpus(serving.domain, kept.protocol, serving.space, kept.plan.model.max_history)
+        found = {
+            "protocol": kept.protocol,
+            **measure(serving.model, corpus, corpus.split.test, serving.private, serving.x),
+        }
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+            return
+        table = Table(title=f"{serving.domain.name}, protocol {kept.protocol}, {found['cases']:,} cases")
+        for column in ("", "all", *found["strata"]):
+            table.add_column(column, justify="right")
+        table.add_row("cases", f"{found['cases']:,}", *(f"{part['cases']:,}" for part in found["strata"].values()))
+        for name, value in found.items():
+            if isinstance(value, float):
+                parts = (f"{part[name]:.4f}" if name in part else "" for part in found["strata"].values())
+                table.add_row(name, f"{value:.4f}", *parts)
+        Console().print(table)
+
+
+@app.command()
 def status(
     context: typer.Context,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,

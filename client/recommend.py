@@ -41,7 +41,7 @@ class Serving:
     """A finished run opened for serving: model, catalogue vectors, private parameters, all histories."""
 
     def __init__(self, home: Home, cache: Path, data: Path | None = None) -> None:
-        kept = load(home)
+        kept = self.kept = load(home)
         self.domain: Domain = read_domain(data or kept.data, kept.domain)
         base = find_base(kept.plan.model.base)
         self.model = Recommender(kept.plan.model, base, kept.plan.federation.seed)

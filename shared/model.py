@@ -97,9 +97,10 @@ class Recommender(nn.Module):
         with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and self.training):
             return prepare(self.item(x), self.plan.similarity)
 
-    def histories(self, x: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def histories(self, x: torch.Tensor, batch: Batch, private: "Private | None" = None) -> torch.Tensor:
         """User vectors after each event: (users, events, dim)."""
-        seen = x[batch.items] * batch.mask[..., None]
+        seen = x[batch.items] if private is None else private.read(x[batch.items], batch.items)
+        seen = seen * batch.mask[..., None]
         vectors: torch.Tensor = self.user(seen, batch.behaviours, recency_mean(seen, self.plan.recency))
         return vectors
 
@@ -120,6 +121,7 @@ class Private(nn.Module):
         self.bias = nn.Parameter(torch.from_numpy(logs - logs.mean()).float())
         self.strength = nn.Parameter(torch.tensor(0.2))
         self.item = _zeros(len(popularity), dim) if plan.item_embedding else None
+        self.reads = plan.item_reading
         # A batch touches few users: their rows alone get gradients.
         self.user = _zeros(users, dim, sparse=True) if plan.user_embedding else None
 
@@ -128,6 +130,10 @@ class Private(nn.Module):
         if self.item is None:
             return v
         return v + (self.item.weight if among is None else self.item(among))
+
+    def read(self, x: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        """Vectors (..., dim) of the items (...) of a history with what the domain knows of them beyond their texts."""
+        return x + self.item(items) if self.item is not None and self.reads else x
 
     def users(self, u: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
         """User vectors (rows, dim) with the residuals of these users (rows,)."""
@@ -156,7 +162,7 @@ def positions_logits(
     indices (user, event) of the positions; an event's score knows that event and those before it.
     """
     base = space.base if among is None else space.base[among]
-    u = model.histories(x, batch)[at]
+    u = model.histories(x, batch, private)[at]
     if private is not None:
         u = private.users(u, batch.users[at[0]])
     weights = model.mix.weights()

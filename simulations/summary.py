@@ -92,6 +92,7 @@ def summarise(out: Path, reference: str = "local") -> dict[str, Any]:
         raise ConfigError(f"{out} holds no cell that every seed finished; run evaluate there first")
     first = json.loads(next(iter(sorted(out.glob("seed-*/result.json")))).read_text(encoding="utf-8"))
     seeds = [json.loads(path.read_text(encoding="utf-8"))["seed"] for path in sorted(out.glob("seed-*/result.json"))]
+    reference = reference if reference in cells else "zero_shot"
     metrics = list(next(iter(next(iter(cells.values())).values())))
     by_metric = {
         method: {metric: {name: cell[metric] for name, cell in domains.items()} for metric in metrics}

@@ -100,6 +100,11 @@ def test_recommendations_for_a_user_and_for_a_history(done, tiny_world, cache):
     _, said = run(folder, *ask, "--user", "nobody-17", expect=2)
     assert "nobody-17" not in said
     assert run(folder, *ask[:3], "status", "--run", "one")[0]
+    again = json.loads(run(folder, *ask[:5], "evaluate", "--run", "one", "--json")[0])
+    before = json.loads((folder / "one" / "result.json").read_text())["domains"]["video"]["personal"]
+    assert again["ndcg@10"] == pytest.approx(before["ndcg@10"], abs=1e-3)
+    assert again["strata"].keys() == before["strata"].keys()
+    assert "new item" in run(folder, *ask[:5], "evaluate", "--run", "one")[0]
 
 
 def test_control_c_ends_with_one_line_and_130(done, tiny_world, tiny_base, cache):

@@ -24,6 +24,7 @@ COMMANDS = [
     ("client",),
     ("client", "recommend"),
     ("client", "status"),
+    ("client", "evaluate"),
     ("server",),
     ("server", "certs"),
 ]
@@ -173,6 +174,7 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop", "recommend", "--user", "u1"), "no finished run in var/client/shop"),
         (("--domain", "shop", "recommend", "--user", "u1", "--run", "runs/x"), "it holds no finished run"),
         (("--domain", "shop", "status"), "no finished run in var/client/shop"),
+        (("--domain", "shop", "evaluate"), "no finished run in var/client/shop"),
     ],
 )
 def test_clients_refuse_misuse(words, message, tmp_path):

@@ -48,7 +48,7 @@ def test_every_scenario_file_can_be_read_and_says_who_takes_part(name, members):
 
 
 def test_scenarios_that_cannot_be_used(tmp_path):
-    with pytest.raises(ConfigError, match="there are .*same-kind"):
+    with pytest.raises(ConfigError, match=r"there are .*same-kind"):
         read_scenario("other")
     for text, says in (
         ("x = [", "not a TOML"),

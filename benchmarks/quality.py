@@ -1,0 +1,120 @@
+"""Quality of recommendations on real data: runs every question, keeps its figures, renders RESULTS.md.
+
+    make bench-quality        or    python benchmarks/quality.py [--only shops-scientific] [--seeds 7]
+
+Each question is one command of ``python -m simulations``; its cells lie under ``runs/quality`` and an interrupted one
+goes on there. Figures go to ``benchmarks/quality/NAME.json``. Questions already answered are kept unless --again.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HERE = Path(__file__).parent
+OURS = "zero_shot,local"
+BASELINES = "popularity,item_knn,bpr_mf,sasrec,unisrec"
+SHOPS = ("instruments", "scientific", "arts", "office", "games")
+NAMES = {
+    "zero_shot": "zero-shot",
+    "local": "ours, one domain alone",
+    "federated": "ours, global model",
+    "personal": "ours, federated + private",
+}
+
+
+def questions(root: Path) -> dict[str, list[str]]:
+    """Name -> words after ``python -m simulations``; most telling first."""
+    asked = {
+        f"shops-{shop}": ["evaluate", "--data", str(root / "shop" / shop), "--methods", f"{OURS},{BASELINES}"]
+        for shop in SHOPS
+    }
+    for name in ("same-kind", "different-shops", "small-shop", "new-kind"):
+        asked[name] = ["scenario", name, "--root", str(root / "shop")]
+    media = ("video", "news", "music", "social")
+    for name in media:
+        asked[f"media-{name}"] = ["evaluate", "--data", str(root / "media" / name), "--methods", f"{OURS},{BASELINES}"]
+    video = str(root / "media" / "video")
+    asked["media-video-time"] = ["evaluate", "--data", video, "--protocol", "time", "--methods", f"{OURS},{BASELINES}"]
+    return asked
+
+
+def main(
+    root: Annotated[Path, typer.Option(help="The folder with shop/ and media/.")] = Path("../shared/data"),
+    only: Annotated[list[str] | None, typer.Option(help="Some of the questions.")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "7,8,9",
+    again: Annotated[bool, typer.Option("--again", help="Also those that have an answer.")] = False,
+) -> None:
+    """Answer the questions one after the other, then render benchmarks/RESULTS.md."""
+    (HERE / "quality").mkdir(exist_ok=True)
+    for name, words in questions(root).items():
+        place = HERE / "quality" / f"{name}.json"
+        if (only and name not in only) or (place.exists() and not again):
+            continue
+        command = ["python", "-m", "simulations", *words, "--seeds", seeds, "--out", f"runs/quality/{name}", "--json"]
+        print(" ".join(command), file=sys.stderr)
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, *command[1:]], stdout=subprocess.PIPE, check=False)
+        if done.returncode:
+            raise SystemExit(f"{name} ended with status {done.returncode}; run again to go on")
+        answer = {
+            "command": " ".join(command),
+            "commit": _commit(),
+            "seconds": round(time.monotonic() - began),
+            "found": json.loads(done.stdout),
+        }
+        place.write_text(json.dumps(answer, indent=1) + "\n")
+    (HERE / "RESULTS.md").write_text(render())
+
+
+def render() -> str:
+    """All answers as tables."""
+    how = "Rendered by `make bench-quality`; means over seeds, 95 % bootstrap intervals over users."
+    lines = ["# Quality, measured", "", how, ""]
+    for path in sorted((HERE / "quality").glob("*.json")):
+        answer = json.loads(path.read_text())
+        made = f"commit {answer['commit']}, {answer['seconds']:,} s"
+        lines += [f"## {path.stem}", "", f"`{answer['command']}`  ", made, ""]
+        found = answer["found"]
+        for label, part in ({"": found} if "figures" in found else found).items():
+            lines += [f"### {label}", ""] if label else []
+            lines += table(part)
+    return "\n".join(lines) + "\n"
+
+
+def table(found: dict) -> list[str]:
+    """One summary: a row for each domain and method."""
+    reference = found["paired"]["reference"]
+    lines = [
+        f"{found['ranking']} ranking, protocol {found['protocol']}, seeds {', '.join(map(str, found['seeds']))}",
+        "",
+        f"| domain | method | HR@10 | NDCG@10 | NDCG@10 less {NAMES.get(reference, reference)} |",
+        "|---|---|---|---|---|",
+    ]
+    first = next(iter(found["figures"].values()))["hr@10"]
+    for domain in (name for name in first if name != "worst"):
+        for method, figures in found["figures"].items():
+            if domain not in figures["hr@10"]:
+                continue
+            cells = [figures[metric][domain] for metric in ("hr@10", "ndcg@10")]
+            less = found["paired"]["differences"].get(method, {}).get(domain)
+            spelt = [f"{c['mean']:.4f} ({c['low']:.4f} to {c['high']:.4f})" for c in cells]
+            spelt.append("" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})")
+            lines.append(f"| {domain} | {NAMES.get(method, method)} | {' | '.join(spelt)} |")
+    if kinds := found.get("kinds"):
+        cosines = f"within kinds {kinds['within']}, across {kinds['across']} (least, median, most)"
+        lines += ["", f"Affinities {cosines}; AUC {kinds['auc']:.3f}"]
+    return [*lines, ""]
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    typer.run(main)
