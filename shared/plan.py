@@ -37,7 +37,7 @@ class ModelPlan:
     dropout: float = 0.3
     max_history: int = 50
     item_embedding: bool = True  # private item-id residual
-    item_reading: bool = False  # it also stands in the histories that the user tower reads
+    item_reading: bool = True  # it also stands in the histories that the user tower reads
     user_embedding: bool = True  # private user-id residual
     recency: float = 0.8  # weight of the last but one item relative to the last
 

@@ -13,7 +13,7 @@ from client.relay import call, relay
 from client.worker import Desk, serving
 from shared.errors import DataError
 from shared.payload import Task, task_to_bytes, update_from_bytes
-from shared.wire import Answer, task_to_record
+from shared.wire import Answer, answer_to_record, question_to_record, task_to_record
 
 
 def task(kind: str = "train", number: int = 1) -> Task:
@@ -127,8 +127,12 @@ def test_no_worker(tmp_path):
     assert "start python -m client again" in ask(tmp_path / "nobody", task_to_bytes(task())).reason
 
 
+def test_a_question_is_answered_by_the_relay_alone(tmp_path):
+    assert relay(question_to_record(5), "video", str(tmp_path / "nobody")) == Answer("video")
+
+
 def test_a_foreign_message_is_answered_with_a_reason(socket):
-    assert "found another message" in ask(socket, b"").reason
+    assert "found another message" in relay(answer_to_record(Answer("x", b"y")), "video", str(socket)).reason
 
 
 def test_a_message_above_grpcs_default_limit_passes(desk, socket):

@@ -5,7 +5,7 @@ import pytest
 from support.contracts import AggregatorContract
 
 from server import registry
-from server.affinity import KEEP, KIN, by_affinity, cosine_table, mixture, sketch
+from server.affinity import FEWEST, KEEP, KIN, NOISE, by_affinity, cosine_table, likeness, mixture, sketch
 from server.rounds import ServerState, adapter_for, step
 from server.rule import Aggregator
 from shared.payload import AdapterUpdate
@@ -36,7 +36,7 @@ def updates(directions, draw, number=1, noise=1.0, names=None):
                 "x.lora_B.weight": np.full((2,), float(row + 1), np.float32),
                 "item.weight": (directions[name[:4]] + noise * draw.normal(size=SIZE)).astype(np.float32),
             },
-            1.0,
+            NOISE,  # of so many users: half of a squared direction is noise
             "base",
         )
         for row, name in enumerate(names)
@@ -51,17 +51,28 @@ def test_kinds_are_found_and_share_towers_only_among_themselves():
     np.testing.assert_allclose(delta["x.lora_B.weight"], 3.5)  # the mean of 1..6
     own = by_affinity(4096).offsets(memory, "film1")["item.weight"]
     np.testing.assert_allclose(own, np.mean([u.delta["item.weight"] for u in given[:3]], 0), atol=0.02)
-    assert facts["affinity"]["film0"]["film1"] == pytest.approx(0.5, abs=0.06)
-    assert abs(facts["affinity"]["film0"]["tool1"]) < 0.08
+    assert facts["cosines"]["film0"]["film1"] == pytest.approx(0.5, abs=0.06)
+    assert facts["affinity"]["film0"]["film1"] == pytest.approx(1.0, abs=0.12)
+    assert abs(facts["affinity"]["film0"]["tool1"]) < 0.16
     assert sum(facts["shares"]["film0"].values()) == pytest.approx(1, abs=1e-3)
     assert by_affinity(4096).offsets(memory, "unknown") == {}
 
 
 def test_strangers_keep_to_themselves():
-    cosines = np.array([[1.0, 0.05], [0.05, 1.0]])
-    np.testing.assert_allclose(mixture(cosines, np.array([1.0, 100.0])), np.eye(2), atol=0.03)
+    alike = np.array([[1.0, 0.5], [0.5, 1.0]])
+    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0])), np.eye(2), atol=0.03)
     half = mixture(np.array([[1.0, KIN], [KIN, 1.0]]), np.ones(2))
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
+
+
+def test_a_small_owner_is_as_much_kin_as_a_large_one():
+    users = np.array([NOISE, NOISE / 8])
+    cosine = 1 / np.sqrt(2 * 9)
+    np.testing.assert_allclose(likeness(np.full((2, 2), cosine), users)[0, 1], 1.0)
+    # but declaring next to no users does not make a stranger kin
+    tiny = likeness(np.array([[1.0, 0.02], [0.02, 1.0]]), np.array([1e-9, 1e9]))
+    assert tiny[0, 1] == pytest.approx(0.02 * np.sqrt(1 + NOISE / FEWEST), rel=1e-3)
+    assert tiny[0, 1] < KIN / 2
 
 
 def test_a_sketch_keeps_angles():
