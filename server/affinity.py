@@ -1,8 +1,8 @@
 """Aggregation by affinity: LoRA is everyone's, head and sequence tower are shared among domains that are alike.
 
 A domain's kind shows in the direction of its updates (cosine .4 to .6 among owners of one kind, at most half of
-that across kinds). Each domain receives its own mixture of all local towers; one that is not known yet receives the towers as
-they were drawn, which is the zero-shot recommender, with everyone's LoRA.
+that across kinds). Each domain receives its own mixture of all local towers; one that is not known yet receives the
+towers as they were drawn, which is the zero-shot recommender, with everyone's LoRA.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from shared.seeding import stream
 Floats = npt.NDArray[np.float64]
 SKETCH = 4096  # numbers that stand for one domain's direction: cosines are right within about 1 / sqrt(SKETCH) = .016
 KEEP = 0.8  # of an older direction after each round: a domain that drifts finds another kind within some rounds
-# Noise in a direction falls with the users behind it: cosine = likeness / sqrt((1 + NOISE / users) (1 + NOISE / users')).
+# A direction is noisier the fewer users stand behind it: cosine = likeness / sqrt((1 + NOISE / n) (1 + NOISE / m)).
 # Measured: four owners of one shop agree at .39 with 2,110 users each and at .55 with 4,280, which is 3,350 both times.
 NOISE = 3350.0
 FEWEST = 64.0  # users that a domain counts for at least: a tiny declared weight may not make everybody its kin

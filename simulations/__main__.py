@@ -61,6 +61,9 @@ BASELINES = {
     "bpr_mf": "BPR-MF",
     "sasrec": "SASRec",
     "unisrec": "UniSRec",
+    "fedmf": "FedMF",
+    "fedncf": "FedNCF",
+    "pfedrec": "PFedRec",
 }
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 
@@ -128,7 +131,8 @@ def evaluate(
 ) -> None:
     """Compare methods and baselines over several seeds, with bootstrap intervals and paired tests.
 
-    Methods: zero_shot, local, federated, personal, pooled; baselines: popularity, item_knn, bpr_mf, sasrec, unisrec.
+    Methods: zero_shot, local, federated, personal, pooled; baselines: popularity, item_knn, bpr_mf, sasrec, unisrec,
+    fedmf, fedncf, pfedrec.
     """
     quiet_libraries()
     with settled():

@@ -12,7 +12,7 @@ import torch
 
 from client.corpus import Corpus
 from client.evaluate import Score, rank_cases
-from client.splits import Cases
+from client.splits import Cases, Histories
 from shared.errors import ConfigError
 from shared.metrics import Ints, ranking_metrics
 
@@ -27,6 +27,9 @@ BASELINES = {
     "bpr_mf": "factors:bpr_mf",
     "sasrec": "sasrec:sasrec",
     "unisrec": "sasrec:unisrec",
+    "fedmf": "federated:fedmf",
+    "fedncf": "federated:fedncf",
+    "pfedrec": "federated:pfedrec",
 }
 
 
@@ -49,8 +52,13 @@ def valid_ndcg(recommend: Recommend, corpus: Corpus) -> float:
 
 def strike_if_better(recommend: Recommend, corpus: Corpus) -> Recommend:
     """The recommender, or the same with items of the history put last, whichever validates better."""
+    return max((recommend, struck(recommend)), key=lambda one: valid_ndcg(one, corpus))
 
-    def struck(cases: Cases) -> Score:
+
+def struck(recommend: Recommend, also: Histories | None = None) -> Recommend:
+    """The recommender with items of the history put last, and those in the user's row of ``also``."""
+
+    def struck_score(cases: Cases) -> Score:
         score = recommend(cases)
 
         def without(rows: Ints) -> torch.Tensor:
@@ -58,8 +66,10 @@ def strike_if_better(recommend: Recommend, corpus: Corpus) -> Recommend:
             low = scores.min() - 1
             for place, row in enumerate(rows):
                 scores[place, torch.from_numpy(cases.histories.row(int(row)).astype("int64"))] = low
+                if also is not None:
+                    scores[place, torch.from_numpy(also.row(int(cases.users[row])).astype("int64"))] = low
             return scores
 
         return without
 
-    return max((recommend, struck), key=lambda one: valid_ndcg(one, corpus))
+    return struck_score

@@ -19,6 +19,7 @@ def ndcg(recommend, corpus):
 def test_a_baseline_beats_chance_and_repeats_itself(name, members, plan, monkeypatch):
     monkeypatch.setattr("simulations.baselines.sasrec.EPOCHS", 4)
     monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
+    monkeypatch.setattr("simulations.baselines.federated.ROUNDS", 15)
     corpus = members[0].corpus(plan)
     draw = np.random.default_rng(0)
     items = len(corpus.space)
