@@ -171,7 +171,7 @@ def public_book(raw: torch.Tensor, codes: int, base: str) -> CodeBook:
 def read_public_key(path: Path) -> Ed25519PublicKey:
     """Raises DataError when the file holds no Ed25519 public key in PEM."""
     try:
-        key = serialization.load_pem_public_key(path.read_bytes())
+        key: object = serialization.load_pem_public_key(path.read_bytes())
     except (ValueError, TypeError):
         key = None
     if not isinstance(key, Ed25519PublicKey):

@@ -136,7 +136,7 @@ class Serving:
             private.user = None
         scores = positions_logits(self.model, space, x, v, batch, (torch.zeros(1, dtype=torch.int64), last), private)
         scores = scores[0, :items]
-        scores[[row for row in rows if row < items]] = -torch.inf
+        scores[torch.tensor([row for row in rows if row < items], dtype=torch.int64)] = -torch.inf
         open_items = int(torch.isfinite(scores).sum())
         top = torch.topk(scores, min(k, open_items))
         return [

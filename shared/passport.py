@@ -1,12 +1,13 @@
 """A taste passport: a few codes of a public code book, privatised at home and signed by the domain that gives them.
 
-The code book is made of public catalogues alone. Whoever draws codes knows one user's history; whoever reads a
-passport knows its codes, its epsilon and who signed it, nothing else.
+The code book is made of public catalogues alone; whoever reads a passport knows its codes, epsilon and signer, no more.
 """
 
 import hashlib
 import json
 import math
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -42,7 +43,7 @@ MAX_EPSILON = 64.0
 class CodeBook:
     """K places in the frozen base's text space, (K, dim), before whitening: each domain whitens with its own.
 
-    They are means of real text vectors and keep their length: whitening subtracts a mean, so length matters.
+    Means of real text vectors, not of length 1: whitening subtracts a mean, so length matters.
     """
 
     vectors: Vectors
@@ -87,8 +88,10 @@ def make_book(raw: torch.Tensor, codes: int, base: str, draw: np.random.Generato
         raise ConfigError(f"expected 2 to {min(MAX_BOOK, len(raw))} codes for {len(raw)} items, found {codes}")
     white = fit_whitening(raw)(raw).numpy()
     start = white[draw.choice(len(white), codes, replace=False)]
-    _, member = kmeans2(white, start, iter=12, minit="matrix", missing="warn")
-    filled = np.unique(member)  # an empty place would be a code that means nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an empty cluster: it gets no code
+        _, member = kmeans2(white, start, iter=12, minit="matrix", missing="warn")
+    filled = np.unique(member)
     rows = raw.numpy().astype(np.float64)
     return CodeBook(np.stack([rows[member == code].mean(0) for code in filled]).astype(np.float32), base)
 
@@ -176,13 +179,14 @@ def passport_from_bytes(raw: bytes) -> Passport:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
         raise ValueError
-    return dict(pairs)
+    return found
 
 
 def _hex(value: Any, letters: int) -> bool:
-    return isinstance(value, str) and len(value) == letters and not set(value) - set("0123456789abcdef")
+    return isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{letters}}}", value) is not None
 
 
 def _day(value: Any) -> bool:

@@ -90,10 +90,10 @@ def figures(found: Ints) -> dict[str, Floats]:
     return {"hr@10": hit.astype(np.float64), "ndcg@10": np.where(hit, 1 / np.log2(found + 1.0), 0.0)}
 
 
-def chosen(people: Newcomers, tastes: torch.Tensor, base: torch.Tensor) -> tuple[float, float]:
-    """(validation NDCG@10, weight) of the best weight."""
+def chosen(people: Newcomers, tastes: torch.Tensor, base: torch.Tensor) -> float:
+    """The weight of the best validation NDCG@10."""
     means = figures(ranks(people, people.valid, tastes, base, WEIGHTS))["ndcg@10"].mean(1)
-    return float(means.max()), WEIGHTS[int(means.argmax())]
+    return WEIGHTS[int(means.argmax())]
 
 
 def measure(
@@ -133,15 +133,18 @@ def measure(
     for epsilon in epsilons:
         runs[f"epsilon {epsilon:g}"] = [
             taken(_drawn(utilities, epsilon, mechanism, stream(seed, "passport", str(epsilon), number)))
-            for number in range(draws)
+            for number in range(draws + 1)
         ]
     runs["no noise"] = [taken(utilities.argmax(2))]
     runs["raw history"] = [history]
-    cells, weights, valid = {}, {}, {}
+    cells: dict[str, dict[str, Floats]] = {}
+    weights: dict[str, float] = {}
     for name, tastes in runs.items():
-        # One draw of its own chooses the weight: it knows epsilon, not the draws that are asked.
-        valid[name], weights[name] = (0.0, 1.0) if name == "popularity" else chosen(people, tastes[0], two.base)
-        asked = [figures(ranks(people, people.test, one_draw, two.base, [weights[name]])[0]) for one_draw in tastes]
+        weights[name] = 1.0 if name == "popularity" else chosen(people, tastes[0], two.base)
+        asked = [
+            figures(ranks(people, people.test, one_draw, two.base, [weights[name]])[0])
+            for one_draw in tastes[1:] or tastes
+        ]  # the first draw chose the weight
         cells[name] = {metric: np.stack([cell[metric] for cell in asked]) for metric in asked[0]}
         say(f"{name}: NDCG@10 {cells[name]['ndcg@10'].mean():.4f}, weight {weights[name]:g}")
     return {
