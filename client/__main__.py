@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,13 +14,21 @@ from shared.console import Bars, quiet_libraries, settled
 from shared.errors import ConfigError
 from shared.plan import PROTOCOLS
 
+if TYPE_CHECKING:  # heavy at run time
+    import torch
+
+    from client.recommend import Serving
+
 app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+passports = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
+app.add_typer(passports, name="passport", help="Taste passports: a code book for all, a passport for one user.")
 CACHE = Path("var/cache")
+CodeBookFile = Annotated[Path | None, typer.Option(help="The public code book that the passport was drawn from.")]
 UNNAMED = "expected --domain NAME first, before any command; it says which domain this is"
 
 
@@ -47,6 +55,7 @@ def main(
     quiet_libraries()
     place = home or Path("var/client") / (domain or "")
     context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
+    context.obj["max_epsilon"] = max_epsilon
     if context.invoked_subcommand is not None:
         return
     with settled():
@@ -85,13 +94,19 @@ def recommend(
     user: Annotated[str | None, typer.Option(help="A user of this domain.")] = None,
     history: Annotated[str | None, typer.Option(help='Titles, oldest first: "title; title".')] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many.")] = 10,
+    passport: Annotated[Path | None, typer.Option(help="Another domain's taste passport; starts the history.")] = None,
+    issuer_key: Annotated[Path | None, typer.Option(help="The issuing domain's passport.pub.")] = None,
+    code_book: CodeBookFile = None,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
-    """Print items for a user, or for a history, from a finished run. Seen items stay away."""
+    """Print items for a user, a history or a taste passport, from a finished run. Seen items stay away."""
     with settled():
-        if (user is None) == (history is None):
-            raise ConfigError("recommend expects either --user ID or --history TITLES")
+        if (user is not None and history is not None) or (user is None and history is None and passport is None):
+            raise ConfigError("recommend expects either --user ID or --history TITLES, or --passport FILE, or it too")
+        papers = [path for path in (passport, issuer_key, code_book) if path is not None]
+        if passport is not None and len(papers) < 3:
+            raise ConfigError("--passport needs --issuer-key and --code-book, both from the domain that gave it")
         titles = [title.strip() for title in (history or "").split(";") if title.strip()]
         if history is not None and not titles:
             raise ConfigError("--history expects titles with ';' between them, found none")
@@ -99,7 +114,13 @@ def recommend(
         from client.store import Home
 
         serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
-        found = serving.for_user(user, k) if user is not None else serving.for_history(titles, k)
+        before = None if passport is None else opened(serving, *papers)
+        if user is not None:
+            found = serving.for_user(user, k, before)
+        elif before is not None and history is None:
+            found = serving.for_passport(before, k)
+        else:
+            found = serving.for_history(titles, k, before)
         if as_json:
             typer.echo(json.dumps({"domain": serving.domain.name, "items": [asdict(item) for item in found]}, indent=2))
             return
@@ -166,6 +187,73 @@ def status(
             spent = epsilon(events, delta)
             result["privacy"] = {"epsilon": spent, "delta": delta, "in words": sentence(spent, delta)}
         typer.echo(json.dumps(result, indent=2))
+
+
+@passports.command()
+def book(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Where the code book is written; give it to the other domains.")],
+    codes: Annotated[int, typer.Option(min=2, help="How many places it has.")] = 128,
+    catalogue: Annotated[list[Path] | None, typer.Option(help="More domains' public catalogues, folders.")] = None,
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+) -> None:
+    """Make the public code book: k-means of catalogue texts as the frozen base reads them."""
+    with settled():
+        import torch
+
+        from client.passport import public_book, public_vectors
+        from client.recommend import Serving
+        from client.store import Home
+        from shared.catalog import read_catalog
+
+        more = [read_catalog(folder)[0] for folder in catalogue or []]
+        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        cache = context.obj["cache"]  # each catalogue apart: its states are there already where it was read before
+        raw = [public_vectors(serving.model, one.texts, cache) for one in (serving.catalog, *more)]
+        made = public_book(torch.cat(raw), codes, serving.base)
+        out.write_bytes(made.to_bytes())
+        typer.echo(f"{out}: {len(made)} codes, fingerprint {made.fingerprint}")
+
+
+@passports.command()
+def issue(
+    context: typer.Context,
+    user: Annotated[str, typer.Option(help="The user of this domain who asked for it.")],
+    epsilon: Annotated[float, typer.Option(help="What the passport may cost this user.")],
+    consent: Annotated[str, typer.Option(help="How the user agreed, in words; kept.")],
+    code_book: Annotated[Path, typer.Option(help="The public code book.")],
+    out: Annotated[Path, typer.Option(help="Where the passport is written.")],
+    codes: Annotated[int, typer.Option(min=1, help="How many codes share epsilon.")] = 1,
+    mechanism: Annotated[str, typer.Option(help="near-set, randomised-response or exponential.")] = "near-set",
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+) -> None:
+    """Give one user a signed taste passport; consent and ledger are written before it is."""
+    with settled():
+        from client.budget import Limits
+        from client.passport import Request
+        from client.passport import issue as give
+        from client.recommend import Serving
+        from client.store import Home
+        from shared.passport import book_from_bytes
+
+        public = book_from_bytes(code_book.read_bytes())
+        home = Home(finished(context.obj, run))
+        serving = Serving(home, context.obj["cache"], context.obj["data"])
+        request = Request(user, epsilon, consent, codes, mechanism)
+        limits = Limits(context.obj["max_epsilon"])
+        token = give(home, serving.domain, serving.space, serving.plan, public, serving.base, request, limits)
+        out.write_bytes(token.to_bytes())
+        typer.echo(f"{out}: epsilon {epsilon:g}; others check it with {home.folder / 'passport.pub'}")
+
+
+def opened(serving: "Serving", passport: Path, issuer_key: Path, code_book: Path) -> "torch.Tensor":
+    """The places of a passport that proves genuine. Raises PayloadError, DataError."""
+    from client.passport import accept, read_public_key
+    from shared.passport import book_from_bytes, passport_from_bytes
+
+    token = passport_from_bytes(passport.read_bytes())
+    keys = {token.domain: read_public_key(issuer_key)}
+    return accept(token, book_from_bytes(code_book.read_bytes()), serving.base, keys, serving.space.whitening)
 
 
 def finished(given: dict[str, Any], run: Path | None) -> Path:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from shared.accounting import epsilon, noise_for
 from shared.errors import BudgetError
-from shared.ledger import GaussianSteps
+from shared.ledger import Event
 from shared.plan import Plan
 
 
@@ -30,7 +30,7 @@ def planned_noise(plan: Plan, users: int, rate: float) -> float:
     return noise_for(plan.privacy.epsilon, plan.privacy.delta, rate, steps)
 
 
-def check_budget(plan: Plan, limits: Limits, spent: Sequence[GaussianSteps], next_event: GaussianSteps | None) -> float:
+def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event: Event | None) -> float:
     """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high."""
     if next_event is None:
         if limits.max_epsilon is not None:
@@ -43,6 +43,6 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[GaussianSteps], nex
     if limits.max_epsilon is not None and after > limits.max_epsilon:
         raise BudgetError(
             f"this release would bring epsilon to {after:.3f}, {after - limits.max_epsilon:.3f} above this domain's "
-            f"limit of {limits.max_epsilon:g} at delta {plan.privacy.delta:g}; raise the limit or train less"
+            f"limit of {limits.max_epsilon:g} at delta {plan.privacy.delta:g}; raise the limit or release less"
         )
     return after

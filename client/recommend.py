@@ -57,6 +57,7 @@ class Serving:
             self.private.load_state_dict(kept.private)
         except RuntimeError:
             raise DataError("the data have changed since the run: other users or items; train again") from None
+        self.plan, self.base = kept.plan, kept.base
         self.space = self.model.space(self.domain.catalog.texts, cache)
         self.x = self.model.encode(self.space)
 
@@ -64,8 +65,11 @@ class Serving:
     def catalog(self) -> Catalog:
         return self.domain.catalog
 
-    def for_user(self, user_id: str, k: int) -> list[Recommendation]:
-        """Top ``k`` for a user of this domain, all of whose events count; raises DataError for an unknown one."""
+    def for_user(self, user_id: str, k: int, before: torch.Tensor | None = None) -> list[Recommendation]:
+        """Top ``k`` for a user of this domain, all of whose events count; raises DataError for an unknown one.
+
+        ``before`` (codes, dim) are a passport's places (``client.passport.accept``), older than all events.
+        """
         try:
             user = self.domain.interactions.user_ids.index(user_id)
         except ValueError:
@@ -75,9 +79,13 @@ class Serving:
         mine = self.domain.interactions.users == user
         items = self.domain.interactions.items[mine]
         kinds = self.domain.interactions.behaviours[mine]
-        return self._top(items.tolist(), kinds.tolist(), user, k, ())
+        return self._top(items.tolist(), kinds.tolist(), user, k, (), before)
 
-    def for_history(self, titles: Sequence[str], k: int) -> list[Recommendation]:
+    def for_passport(self, before: torch.Tensor, k: int) -> list[Recommendation]:
+        """Top ``k`` for someone of whom nothing but a passport's places is known."""
+        return self._top([], [], None, k, (), before)
+
+    def for_history(self, titles: Sequence[str], k: int, before: torch.Tensor | None = None) -> list[Recommendation]:
         """Top ``k`` after these titles, oldest first. A title of the catalogue counts as that item; any other
         text is read by the encoder as an item of its own."""
         titles = [title.strip() for title in titles if title.strip()]
@@ -90,7 +98,7 @@ class Serving:
             rows.append(len(self.catalog) + len(foreign) if row is None else row)
             if row is None:
                 foreign.append(title)
-        return self._top(rows, [behaviour_code("view")] * len(rows), None, k, foreign)
+        return self._top(rows, [behaviour_code("view")] * len(rows), None, k, foreign, before)
 
     def find(self, title: str) -> int | None:
         """Row of the catalogue's item of that title, case aside; None when there is none."""
@@ -99,7 +107,13 @@ class Serving:
 
     @torch.no_grad()
     def _top(
-        self, rows: list[int], kinds: list[int], user: int | None, k: int, foreign: Sequence[str]
+        self,
+        rows: list[int],
+        kinds: list[int],
+        user: int | None,
+        k: int,
+        foreign: Sequence[str],
+        before: torch.Tensor | None = None,
     ) -> list[Recommendation]:
         if k < 1:
             raise ConfigError(f"-k expects at least 1, found {k}")
@@ -107,8 +121,13 @@ class Serving:
         space, x = self.space, self.x
         private = deepcopy(self.private)
         if foreign:
-            space, x = self._with(foreign)
-            _stretch(private, len(foreign))
+            space, x = _behind(space, x, *self._read(foreign))
+        if before is not None:
+            # A place is no text, so the adapted encoder has no word on it: the base's own vector stands for both.
+            rows = [*range(len(space), len(space) + len(before)), *rows]
+            kinds = [behaviour_code("other")] * len(before) + kinds
+            space, x = _behind(space, x, before, before)
+        _stretch(private, len(space) - items)
         v = private.items(self.model.items(x))
         histories = Histories.from_lists([rows], [kinds])
         batch = pad(histories, np.zeros(1, np.int64), np.array([user or 0]), self.model.plan.max_history)
@@ -117,7 +136,7 @@ class Serving:
             private.user = None
         scores = positions_logits(self.model, space, x, v, batch, (torch.zeros(1, dtype=torch.int64), last), private)
         scores = scores[0, :items]
-        scores[[row for row in rows if row < items]] = -torch.inf
+        scores[torch.tensor([row for row in rows if row < items], dtype=torch.int64)] = -torch.inf
         open_items = int(torch.isfinite(scores).sum())
         top = torch.topk(scores, min(k, open_items))
         return [
@@ -125,18 +144,20 @@ class Serving:
             for rank, (score, row) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), 1)
         ]
 
-    def _with(self, texts: Sequence[str]) -> tuple[Space, torch.Tensor]:
-        """The catalogue and, behind it, texts that it does not list."""
+    def _read(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors of texts that the catalogue does not list, by the base and by the adapted encoder: (texts, dim)."""
         tokens = tokenize(self.model.base, texts, self.model.plan.max_tokens)
         states = [prefix_forward(self.model.top.bert, [ids], self.model.split)[0] for ids in tokens]
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens])]).astype(np.int64)
         some = PrefixStates(torch.cat(states).to(torch.bfloat16), offsets)
-        rows = np.arange(len(texts))
-        with self.model.top.wrapped.disable_adapter():  # type: ignore[operator]
-            plain = self.space.whitening(self.model.encode_raw(some, rows))
-        tuned = self.space.whitening(self.model.encode_raw(some, rows))
-        space = Space(self.space.states, self.space.whitening, torch.cat([self.space.base, plain]))
-        return space, torch.cat([self.x, tuned])
+        plain = self.space.whitening(self.model.encode_plain(some))
+        tuned = self.space.whitening(self.model.encode_raw(some, np.arange(len(texts))))
+        return plain, tuned
+
+
+def _behind(space: Space, x: torch.Tensor, plain: torch.Tensor, tuned: torch.Tensor) -> tuple[Space, torch.Tensor]:
+    """The catalogue and, behind it, what it does not list."""
+    return Space(space.states, space.whitening, torch.cat([space.base, plain])), torch.cat([x, tuned])
 
 
 def _stretch(private: Private, more: int) -> None:

@@ -29,6 +29,10 @@ class Home:
         return self.folder / "ledger.jsonl"
 
     @property
+    def consents(self) -> Path:
+        return self.folder / "consents.jsonl"
+
+    @property
     def about(self) -> Path:
         return self.folder / "home.json"
 

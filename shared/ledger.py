@@ -1,9 +1,11 @@
 """Privacy spending as immutable events: epsilon is computed from them, never stored instead of them."""
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from shared.errors import DataError
 
@@ -18,16 +20,34 @@ class GaussianSteps:
     unit: str = "user"  # neighbouring data sets differ in one user of this domain
 
 
-def append_event(path: Path, event: GaussianSteps) -> None:
+@dataclass(frozen=True)
+class TokenRelease:
+    """A taste passport: pure epsilon-DP (delta 0), paid by one user alone."""
+
+    epsilon: float  # of all codes of the token together
+    mechanism: str
+    unit: str = "user"
+    user: str = ""  # a hash under a key that stays at home, so that one user's tokens add up; "" = may be anyone
+
+
+Event = GaussianSteps | TokenRelease
+
+
+def append_event(path: Path, event: Event) -> None:
     """Write one event and have it on the disk before returning: the release comes after."""
+    append_line(path, asdict(event))
+
+
+def append_line(path: Path, value: dict[str, Any]) -> None:
+    """One JSON object at the end of a file, on the disk before returning."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(event)) + "\n")
+        file.write(json.dumps(value) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
 
-def read_events(path: Path) -> tuple[GaussianSteps, ...]:
+def read_events(path: Path) -> tuple[Event, ...]:
     """All events of a ledger; none where there is no file yet.
 
     Raises DataError on a line that is no event: what is not understood cannot be counted, so nothing
@@ -38,13 +58,24 @@ def read_events(path: Path) -> tuple[GaussianSteps, ...]:
     events = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            event = GaussianSteps(**json.loads(line))
-            if not (event.noise_multiplier > 0 and 0 < event.sample_rate <= 1 and event.steps > 0):
-                raise ValueError
+            events.append(_event(json.loads(line)))
         except (ValueError, TypeError):
             raise DataError(
                 f"{path}, line {number}: expected a privacy event, found something else; "
                 "restore the ledger from a backup before training on"
             ) from None
-        events.append(event)
     return tuple(events)
+
+
+def _event(fields: Any) -> Event:
+    """Raises ValueError or TypeError on what is no event. Each kind is known by a field that only it has."""
+    if isinstance(fields, dict) and "mechanism" in fields:
+        token = TokenRelease(**fields)
+        texts = all(isinstance(text, str) for text in (token.mechanism, token.unit, token.user))
+        if not (texts and math.isfinite(token.epsilon) and token.epsilon > 0):
+            raise ValueError
+        return token
+    steps = GaussianSteps(**fields)
+    if not (steps.noise_multiplier > 0 and 0 < steps.sample_rate <= 1 and steps.steps > 0):
+        raise ValueError
+    return steps

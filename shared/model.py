@@ -67,10 +67,14 @@ class Recommender(nn.Module):
     def space(self, texts: Sequence[str], cache: Path, progress: Progress | None = None) -> Space:
         """Read or compute a catalogue's prefix states, fit its whitening."""
         states = prefix_states(self.top.bert, self.base, texts, self.split, self.plan.max_tokens, cache, progress)
-        with self.top.wrapped.disable_adapter():  # type: ignore[operator]
-            raw = self.encode_raw(states, np.arange(len(states)))
+        raw = self.encode_plain(states)
         whitening = fit_whitening(raw)
         return Space(states, whitening, whitening(raw))
+
+    def encode_plain(self, states: PrefixStates) -> torch.Tensor:
+        """Text vectors of the frozen base itself, adapters or not, before whitening: (texts, dim)."""
+        with self.top.wrapped.disable_adapter():  # type: ignore[operator]
+            return self.encode_raw(states, np.arange(len(states)))
 
     @torch.no_grad()
     def encode_raw(self, states: PrefixStates, rows: Rows) -> torch.Tensor:

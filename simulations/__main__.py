@@ -186,6 +186,74 @@ def scenario(
             Console().print(figures_of(part))
 
 
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def passport(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Two domain folders: FROM and TO.")] = None,
+    epsilons: Annotated[str, typer.Option(help="Epsilons of the passports, with commas.")] = "1,2,4,8",
+    codes: Annotated[int, typer.Option(min=1, max=16, help="Codes that share an epsilon.")] = 1,
+    book: Annotated[int, typer.Option(min=2, max=4096, help="Places of the code book.")] = 128,
+    mechanism: Annotated[str, typer.Option(help="near-set, randomised-response or exponential.")] = "near-set",
+    draws: Annotated[int, typer.Option(min=1, help="How often the noise is drawn.")] = 3,
+    settings: SettingsFile = None,
+    sets: Sets = None,
+    cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = Path("var/cache"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure taste passports: users of both domains, their whole history in TO hidden."""
+    quiet_libraries()
+    with settled():
+        plan = plan_from(settings, sets or [], {})
+        both = [*(data or []), *(folders or [])]
+        if len(both) != 2:
+            raise ConfigError(f"passport expects two folders, FROM and TO, found {len(both)}")
+        spent = check_epsilons(epsilons)
+        with Bars() as bars:
+            from simulations.passport import measure
+
+            found = measure(
+                both[0],
+                both[1],
+                plan.model,
+                cache,
+                spent,
+                codes,
+                book,
+                mechanism,
+                draws,
+                plan.federation.seed,
+                bars.say,
+            )
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            Console().print(passports_of(found))
+
+
+def check_epsilons(text: str) -> list[float]:
+    """``1,2,4`` -> [1.0, 2.0, 4.0]. Raises ConfigError."""
+    try:
+        found = sorted({float(part) for part in text.split(",") if part.strip()})
+    except ValueError:
+        found = []
+    if not found or not all(0 < value <= 64 for value in found):
+        raise ConfigError(f"--epsilons: expected numbers above 0 and at most 64, such as 1,2,4, found {text!r}")
+    return found
+
+
+def passports_of(found: dict[str, Any]) -> Table:
+    """A row for each way to start, and what it gains over popularity."""
+    what = f"{found['codes']} of {found['book']} codes, {found['mechanism']}, {found['draws']} draws"
+    title = f"{found['from']} to {found['to']}: {found['users']:,} newcomers, full ranking; {what}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("start", "HR@10", "NDCG@10", "NDCG@10 over popularity, 95 %"):
+        table.add_column(column)
+    for name, cell in found["figures"].items():
+        gain = f"{cell['gain']:+.4f} ({cell['gain_low']:+.4f} to {cell['gain_high']:+.4f})"
+        table.add_row(name, f"{cell['hr@10']:.4f}", f"{cell['ndcg@10']:.4f}", gain if name != "popularity" else "")
+    return table
+
+
 def check_seeds(text: str) -> list[int]:
     """``7,8,9`` -> [7, 8, 9]. Raises ConfigError."""
     parts = [part.strip() for part in text.split(",") if part.strip()]

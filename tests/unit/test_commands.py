@@ -21,10 +21,14 @@ COMMANDS = [
     ("simulations", "run"),
     ("simulations", "evaluate"),
     ("simulations", "scenario"),
+    ("simulations", "passport"),
     ("client",),
     ("client", "recommend"),
     ("client", "status"),
     ("client", "evaluate"),
+    ("client", "passport"),
+    ("client", "passport", "book"),
+    ("client", "passport", "issue"),
     ("server",),
     ("server", "certs"),
 ]
@@ -56,6 +60,11 @@ def options(command: click.Command) -> set[str]:
     return found.union(*(options(part) for part in below.values())) if below else found
 
 
+def paths(command: click.Command, words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    below = getattr(command, "commands", {})
+    return [words, *(path for part, inner in below.items() for path in paths(inner, (*words, part)))]
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_every_command_has_help(words, option):
@@ -66,8 +75,7 @@ def test_every_command_has_help(words, option):
 
 @pytest.mark.parametrize("name", APPS)
 def test_the_list_of_commands_is_complete(name):
-    below = getattr(typer.main.get_command(APPS[name]), "commands", {})
-    assert {(name, *path) for path in [(), *((part,) for part in below)]} == {c for c in COMMANDS if c[0] == name}
+    assert set(paths(typer.main.get_command(APPS[name]), (name,))) == {c for c in COMMANDS if c[0] == name}
 
 
 @pytest.mark.parametrize("name", APPS)
@@ -88,6 +96,19 @@ def test_readme_names_every_setting_with_its_default():
         for field in fields(cls):
             default = f"[{', '.join(field.default)}]" if isinstance(field.default, tuple) else field.default
             assert f"| `{section}.{field.name}` | {default} |" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("passport",), "passport expects two folders, FROM and TO, found 0"),
+        (("passport", "a", "b", "--epsilons", "1,many"), "--epsilons: expected numbers above 0"),
+        (("passport", "a", "b"), "expected a folder with a domain's files at a"),
+    ],
+)
+def test_passport_measurements_refuse_misuse(words, message, tmp_path):
+    assert message in misuse("simulations", *words)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("words", [("--rond", "3"), ("--rounds", "many")])
@@ -170,6 +191,8 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop", "recommend"), "recommend expects either --user ID or --history TITLES"),
         (("--domain", "shop", "recommend", "--user", "u1", "--history", "a"), "recommend expects either"),
         (("--domain", "shop", "recommend", "--history", " ; "), "--history expects titles"),
+        (("--domain", "shop", "recommend", "--passport", "p"), "--passport needs --issuer-key and --code-book"),
+        (("--domain", "shop", "passport", "book", "--out", "b"), "no finished run in var/client/shop"),
         (("--domain", "shop", "recommend", "--history", ""), "--history expects titles"),
         (("--domain", "shop", "recommend", "--user", "u1"), "no finished run in var/client/shop"),
         (("--domain", "shop", "recommend", "--user", "u1", "--run", "runs/x"), "it holds no finished run"),

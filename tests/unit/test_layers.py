@@ -15,7 +15,7 @@ ONLY_IN = {
     "opacus": {"client/privacy.py", "shared/accounting.py"},
     "polars": {"shared/tables.py"},
     "grpc": {"client/relay.py", "client/worker.py"},
-    "cryptography": {"server/certs.py"},
+    "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py"},
     "ray": {"simulations/flower_run.py"},
     "flwr": {
         "shared/wire.py",
