@@ -46,7 +46,8 @@ def _fit(corpus: Corpus, neighbours: int) -> Recommend:
 def matrix(histories: Histories, items: int) -> csr_matrix:
     """Who met what, (rows, items), ones."""
     ones = np.ones(len(histories.items), np.float32)
-    found = csr_matrix((ones, histories.items, histories.offsets), shape=(len(histories), items))
+    # A copy: adding up what is there twice sorts each row in place.
+    found = csr_matrix((ones, histories.items, histories.offsets), shape=(len(histories), items), copy=True)
     found.sum_duplicates()
     found.data[:] = 1
     return found

@@ -18,7 +18,7 @@ def rankings(draw):
     items = draw(st.integers(11, 40))
     cases = draw(st.integers(1, 6))
     orders = [draw(st.permutations(range(items))) for _ in range(cases)]
-    targets = [draw(st.sets(st.integers(0, items - 1), min_size=1, max_size=12)) for _ in range(cases)]
+    targets = [draw(st.sets(st.integers(0, items - 1), min_size=1, max_size=10)) for _ in range(cases)]
     return items, orders, targets
 
 

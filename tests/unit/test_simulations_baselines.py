@@ -51,7 +51,9 @@ def test_items_seen_are_struck_only_where_validation_says_so(members, plan):
 def test_neighbours_by_hand():
     from client.splits import Histories
 
-    found = matrix(Histories.from_lists([[0, 2, 0], [], [1]]), 3).toarray()
+    histories = Histories.from_lists([[2, 0, 2], [], [1]])
+    found = matrix(histories, 3).toarray()
+    assert histories.items.tolist() == [2, 0, 2, 1]  # and the histories keep their order
     assert found.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
