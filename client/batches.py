@@ -1,7 +1,7 @@
 """User histories as padded batches."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,16 @@ def pad(histories: Histories, rows: npt.NDArray[np.int64], users: npt.NDArray[np
     )
 
 
-def windows(histories: Histories, longest: int) -> tuple[Histories, npt.NDArray[np.int64]]:
-    """Cut long histories into overlapping rows of at most ``longest + 1`` events; (rows, the user of each).
+class Windows(NamedTuple):
+    """Rows to learn from."""
+
+    rows: Histories
+    users: npt.NDArray[np.int64]  # (rows,) whose they are
+    opening: npt.NDArray[np.bool_]  # (rows,) whether a row begins where its user's history does
+
+
+def windows(histories: Histories, longest: int) -> Windows:
+    """Cut long histories into overlapping rows of at most ``longest + 1`` events.
 
     A row's first event is only ever an input, so neighbours share one event and each later event is
     predicted once. Rows of fewer than two events teach nothing and are left out.
@@ -55,7 +63,8 @@ def windows(histories: Histories, longest: int) -> tuple[Histories, npt.NDArray[
     index = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)] or [np.zeros(0, np.int64)])
     offsets = np.concatenate([[0], np.cumsum(np.array(ends) - np.array(starts))]).astype(np.int64)
     rows = Histories(offsets, histories.items[index], histories.behaviours[index])
-    return rows, np.array(users, dtype=np.int64)
+    whose = np.array(users, dtype=np.int64)
+    return Windows(rows, whose, np.array(starts, dtype=np.int64) == histories.offsets[whose])
 
 
 def shuffled(

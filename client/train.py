@@ -34,6 +34,11 @@ LEAST_BATCH = 16
 # A user's row gets one gradient an epoch, and SparseAdam moves it then only, not while its momentum dies away.
 SPARSE_RATE = 5.0
 
+# An empty history: one event that is masked out, of an unknown user.
+_NOTHING = torch.zeros(1, 1, dtype=torch.int64)
+NOBODY = Batch(torch.tensor([-1]), _NOTHING, _NOTHING, _NOTHING.bool())
+NOWHERE = (torch.tensor([0]), torch.tensor([0]))
+
 Tick = Callable[[str, int, int], None]  # (what, done, total)
 
 
@@ -73,12 +78,12 @@ def train(
     data = [windows(corpus.split.train, model.plan.max_history) for corpus in corpora]
     most = [max(1, BATCH_SCORES // min(len(corpus.space), plan.train.candidates or sys.maxsize)) for corpus in corpora]
     # A small domain takes smaller batches, so that an epoch still has enough steps to learn from.
-    sizes = [min(plan.train.batch_users, max(LEAST_BATCH, len(users) // plan.train.least_steps)) for _, users in data]
+    sizes = [min(plan.train.batch_users, max(LEAST_BATCH, len(part.users) // plan.train.least_steps)) for part in data]
 
     def one_epoch() -> list[list[Ints]]:
         return [
             shuffled(rows.lengths, size, events, draw)
-            for (rows, _), size, events in zip(data, sizes, most, strict=True)
+            for (rows, *_), size, events in zip(data, sizes, most, strict=True)
         ]
 
     queues = one_epoch()
@@ -97,11 +102,12 @@ def train(
             queues = queues if epoch == 1 else one_epoch()
             sums = np.zeros(2)
             for which in interleave([len(queue) for queue in queues], draw):
-                rows, users = data[which]
+                rows, users, opening = data[which]
                 picked = queues[which].pop()
                 batch = pad(rows, picked, users[picked], model.plan.max_history + 1)
+                first = batch.items[torch.from_numpy(opening[picked]), 0]
                 model.train()
-                sums += _batch_step(model, catalogues[which], privates[which], batch, plan, draw, towers)
+                sums += _batch_step(model, catalogues[which], privates[which], batch, first, plan, draw, towers)
                 if catalogues[which].steps >= plan.train.encode_every:
                     catalogues[which].push(lora)
                 done += 1
@@ -133,11 +139,15 @@ def _batch_step(
     catalogue: "_Catalogue",
     private: Private | None,
     batch: Batch,
+    first: torch.Tensor,
     plan: Plan,
     draw: np.random.Generator,
     towers: "_Optimizer",
 ) -> tuple[float, int]:
-    """One step of everything above the encoder; (sum of the losses, positions)."""
+    """One step of everything above the encoder; (sum of the losses, positions).
+
+    ``first`` (newcomers,) are the items that histories began with: what to show somebody of whom nothing is known.
+    """
     row, event = batch.mask[:, 1:].nonzero(as_tuple=True)
     at = (row, event)
     targets = batch.items[:, 1:][at]
@@ -147,23 +157,28 @@ def _batch_step(
         negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
     elif plan.train.candidates and plan.train.candidates < len(catalogue.leaf):
         among, stands_for = _candidates(batch.items, len(catalogue.leaf), plan.train.candidates, draw)
-        targets = torch.searchsorted(among, targets)
+        targets, first = torch.searchsorted(among, targets), torch.searchsorted(among, first)
 
     def loss_at(x: torch.Tensor) -> torch.Tensor:
         v = model.items(x if among is None else x[among])
         v = v if private is None else private.items(v, among)
         logits = positions_logits(model, catalogue.space, x, v, past, at, private, among)
-        return _loss(logits if among is None else logits + stands_for, targets, negatives, plan.train.loss)
+        # Nobody's history is the same for all: one row of scores, repeated for each newcomer.
+        blank = positions_logits(model, catalogue.space, x, v, NOBODY, NOWHERE, private, among)
+        logits = torch.cat([logits, blank.expand(len(first), -1)])
+        wanted = torch.cat([targets, first])
+        return _loss(logits if among is None else logits + stands_for, wanted, negatives, plan.train.loss)
 
     loss = loss_at(catalogue.leaf)
     whole = loss
     if plan.adversary.weight:
         shift = worst_case(loss_at, catalogue.leaf, plan.adversary.radius)
         whole = loss + plan.adversary.weight * loss_at(catalogue.leaf + shift)
-    (whole / max(len(targets), 1)).backward()
+    positions = len(targets) + len(first)
+    (whole / max(positions, 1)).backward()
     towers.step()
     catalogue.steps += 1
-    return float(loss.detach()), len(targets)
+    return float(loss.detach()), positions
 
 
 def _candidates(

@@ -38,7 +38,7 @@ class Space:
 class Batch(NamedTuple):
     """Histories side by side, oldest first, padded at the end."""
 
-    users: torch.Tensor  # (users,)
+    users: torch.Tensor  # (users,); -1 for somebody unknown
     items: torch.Tensor  # (users, events)
     behaviours: torch.Tensor  # (users, events)
     mask: torch.Tensor  # (users, events)
@@ -140,8 +140,11 @@ class Private(nn.Module):
         return x + self.item(items) if self.item is not None and self.reads else x
 
     def users(self, u: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
-        """User vectors (rows, dim) with the residuals of these users (rows,)."""
-        return u if self.user is None else u + self.user(users)
+        """User vectors (rows, dim) with the residuals of these users (rows,); -1 is somebody unknown."""
+        if self.user is None:
+            return u
+        known: torch.Tensor = self.user(users.clamp(min=0)) * (users >= 0)[:, None]
+        return u + known
 
 
 def _zeros(rows: int, dim: int, sparse: bool = False) -> nn.Embedding:

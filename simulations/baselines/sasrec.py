@@ -134,7 +134,7 @@ def recommender(model: Sequential) -> Recommend:
 def _train(model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick | None) -> None:
     """Until validation stops rising; the best state is kept. Raises TrainingError on a loss that is not finite."""
     draw = stream(seed, name, corpus.name, "batches")
-    rows, users = windows(corpus.split.train, MAX_HISTORY)
+    rows, users, _ = windows(corpus.split.train, MAX_HISTORY)
     if not len(rows):
         raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, betas=(0.9, 0.98))

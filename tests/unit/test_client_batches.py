@@ -16,20 +16,22 @@ def test_pad_keeps_the_most_recent_events():
 
 
 def test_windows_by_hand():
-    rows, users = windows(Histories.from_lists([[1], [1, 2, 3, 4, 5], [], [7, 8]]), longest=2)
+    rows, users, opening = windows(Histories.from_lists([[1], [1, 2, 3, 4, 5], [], [7, 8]]), longest=2)
     # at most three events a row, neighbours share one, each later event is predicted once
     assert [rows.row(place).tolist() for place in range(len(rows))] == [[3, 4, 5], [1, 2, 3], [7, 8]]
     assert users.tolist() == [1, 1, 3]
+    assert opening.tolist() == [False, True, True]
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20), st.integers(1, 8))
 def test_windows_predict_every_event_but_the_first_once(lengths, longest):
     histories = Histories.from_lists([list(range(100 * user, 100 * user + n)) for user, n in enumerate(lengths)])
-    rows, users = windows(histories, longest)
+    rows, users, opening = windows(histories, longest)
     targets = sorted(item for place in range(len(rows)) for item in rows.row(place)[1:].tolist())
     assert targets == sorted(item for user, n in enumerate(lengths) for item in range(100 * user + 1, 100 * user + n))
     assert all(2 <= length <= longest + 1 for length in rows.lengths)
     assert all(rows.row(place)[0] // 100 == user for place, user in enumerate(users))
+    assert sorted(users[opening]) == [user for user, n in enumerate(lengths) if n >= 2]
 
 
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=200), st.integers(1, 16), st.integers(1, 300))

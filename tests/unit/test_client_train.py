@@ -7,7 +7,7 @@ import client.train as train_module
 from client.evaluate import evaluate
 from client.train import train
 from shared.errors import TrainingError
-from shared.model import Recommender, adapter_tensors, load_adapter_tensors, released_names
+from shared.model import Recommender, adapter_tensors, load_adapter_tensors, positions_logits, released_names
 from shared.prefix import find_base
 
 
@@ -155,3 +155,22 @@ def test_candidates_train_about_as_well_as_the_whole_catalogue(members, tiny_bas
         for count in (0, 60)
     ]
     assert reached[1] > 0.8 * reached[0]
+
+
+def test_somebody_unknown_is_shown_what_histories_begin_with(members, tiny_base):
+    plan = tiny_plan(tiny_base)
+    corpus = members[0].corpus(plan)
+    train_part = corpus.split.train
+    firsts = torch.from_numpy(train_part.items[train_part.offsets[:-1][train_part.lengths >= 2]].astype(np.int64))
+
+    @torch.no_grad()
+    def surprise(model, private):
+        x = model.encode(corpus.space)
+        v = private.items(model.items(x))
+        blank = positions_logits(model, corpus.space, x, v, train_module.NOBODY, train_module.NOWHERE, private)
+        return float(torch.nn.functional.cross_entropy(blank.expand(len(firsts), -1), firsts))
+
+    start = Recommender(plan.model, find_base(plan.model.base), plan.federation.seed)
+    model, _, private, _ = fit(members, plan, epochs=12)
+    private.user.weight.data.normal_()  # nobody's residual is nobody's
+    assert surprise(model.eval(), private) < surprise(start.eval(), corpus.private(start)) - 0.15
