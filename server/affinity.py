@@ -23,7 +23,7 @@ KEEP = 0.8  # of an older direction after each round: a domain that drifts finds
 # Measured: four owners of one shop agree at .39 with 2,110 users each and at .55 with 4,280, which is 3,350 both times.
 NOISE = 3350.0
 FEWEST = 64.0  # users that a domain counts for at least: a tiny declared weight may not make everybody its kin
-KIN, SOFT = 0.75, 0.05  # likeness at which two domains are half kin (one kind: about 1, two kinds: at most .5)
+KIN, SOFT = 0.62, 0.03  # likeness at which two domains are half kin (one kind: .7 to 1.2, two kinds: at most .55)
 
 
 def by_affinity(cap: float) -> Aggregator:
