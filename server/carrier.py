@@ -87,7 +87,8 @@ def exchange(
     grid: Grid, nodes: list[int], task_for: TaskFor, timeout_s: float, members: Members, tell: Tell, poll_s: float
 ) -> dict[int, Answer]:
     """Answers without a refusal, by node; ``tell`` hears of every node that gave none, and why."""
-    meet(grid, [node for node in nodes if node not in members.names], members, poll_s)
+    if task_for("").round > 1:  # before that, nobody has anything of its own
+        meet(grid, [node for node in nodes if node not in members.names], members, poll_s)
     tasks = {node: task_for(members.names.get(node, "")) for node in nodes}
     waiting = _send(grid, {node: task_to_record(task_to_bytes(task), timeout_s) for node, task in tasks.items()})
     answers: dict[int, Answer] = {}

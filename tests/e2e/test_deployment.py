@@ -154,11 +154,11 @@ def test_interrupts_in_the_middle_of_a_round_stop_everything(federation):
 def test_a_client_of_one_run_ends_when_the_server_failed(federation):
     from client.supervise import run_client
 
-    server = federation.server("alone", "alone", 1, 3, 12)
+    server = federation.server("alone", "alone", 1, 3, 15)
     lines: list[str] = []
     home = federation.folder / "video"
     address = f"127.0.0.1:{federation.port}"
-    status = run_client(FakeMember("video"), "video", address, home, connect_timeout_s=10, once=True, say=lines.append)
+    status = run_client(FakeMember("video"), "video", address, home, connect_timeout_s=25, once=True, say=lines.append)
     assert status == 1
     assert server.wait(5) == 1
     assert "went away before the run was over" in lines[-1]
