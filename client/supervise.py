@@ -16,6 +16,7 @@ from shared.processes import flower_env, flower_tool, free_port, signals, spawn,
 
 ADMITTED = b"SuperNode ID"  # an exit may come seconds after the start: only this line means "in"
 DELIVERED = b"Sent successfully"
+GONE = b"Giving up reconnection"  # said after --max-wait-time; the process itself lingers
 LINGER_S = 4.0  # Flower voids a sent answer whose node left before the server looked, and that looks every 0.5 s
 DELIVERY_S = 15.0  # the SuperNode looks for a finished reply every 0.5 s; more only when the server is gone
 POLL_S = 0.2
@@ -147,7 +148,7 @@ def _watch(
     while node.poll() is None and not stopped.wait(POLL_S):
         if not admitted and (admitted := ADMITTED in link.log.read_bytes()):
             desk.say(f"{link.domain}: connected to {link.superlink}")
-        if not admitted and time.monotonic() >= deadline:
+        if GONE in link.log.read_bytes() or (not admitted and time.monotonic() >= deadline):
             break
         if once and desk.finished.is_set():
             _wait_delivered(node, link, stopped)

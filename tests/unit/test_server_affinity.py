@@ -59,7 +59,7 @@ def test_kinds_are_found_and_share_towers_only_among_themselves():
 
 
 def test_strangers_keep_to_themselves():
-    alike = np.array([[1.0, 0.5], [0.5, 1.0]])
+    alike = np.array([[1.0, 0.45], [0.45, 1.0]])
     np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0])), np.eye(2), atol=0.03)
     half = mixture(np.array([[1.0, KIN], [KIN, 1.0]]), np.ones(2))
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
