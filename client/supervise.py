@@ -148,7 +148,8 @@ def _watch(
     while node.poll() is None and not stopped.wait(POLL_S):
         if not admitted and (admitted := ADMITTED in link.log.read_bytes()):
             desk.say(f"{link.domain}: connected to {link.superlink}")
-        if GONE in link.log.read_bytes() or (not admitted and time.monotonic() >= deadline):
+        lost = once and admitted and GONE in link.log.read_bytes()
+        if lost or (not admitted and time.monotonic() >= deadline):
             break
         if once and desk.finished.is_set():
             _wait_delivered(node, link, stopped)
