@@ -148,7 +148,7 @@ def evaluate(
 
         serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         kept = serving.kept
-        corpus = build_corpus(serving.domain, kept.protocol, serving.space, kept.plan.model.max_history)
+        corpus = build_corpus(serving.domain, kept.protocol, serving.space, kept.plan)
         found = {
             "protocol": kept.protocol,
             **measure(serving.model, corpus, corpus.split.test, serving.private, serving.x),

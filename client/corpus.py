@@ -8,6 +8,7 @@ import numpy.typing as npt
 from client.dataset import Domain
 from client.splits import Split, split
 from shared.model import Private, Recommender, Space
+from shared.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,6 @@ class Corpus:
         return Private(self.popularity, len(self.domain.interactions.user_ids), model.dim, model.plan)
 
 
-def build_corpus(domain: Domain, protocol: str, space: Space, max_history: int) -> Corpus:
+def build_corpus(domain: Domain, protocol: str, space: Space, plan: Plan) -> Corpus:
     """Split the interactions of a domain whose catalogue has been read. Raises DataError."""
-    return Corpus(domain, split(domain.interactions, protocol, max_history=max_history), space)
+    return Corpus(domain, split(domain.interactions, protocol, plan.model.max_history, plan.train.user_events), space)

@@ -83,7 +83,7 @@ class DomainMember:
         """``base`` is the checkpoint to open whatever path a task names; None trusts the task (simulations)."""
         self.domain, self.home, self.workshop = domain, home, workshop
         self.protocol, self.limits, self.base, self.simulated = protocol, limits, base, simulated
-        self._corpus: tuple[ModelPlan, Corpus] | None = None
+        self._corpus: tuple[tuple[ModelPlan, int], Corpus] | None = None
 
     @property
     def name(self) -> str:
@@ -91,9 +91,10 @@ class DomainMember:
 
     def corpus(self, plan: Plan) -> Corpus:
         """The domain's data as this plan's model sees it; built once."""
-        if self._corpus is None or self._corpus[0] != plan.model:
+        key = (plan.model, plan.train.user_events)
+        if self._corpus is None or self._corpus[0] != key:
             space = self.workshop.space(plan, self.domain)
-            self._corpus = (plan.model, build_corpus(self.domain, self.protocol, space, plan.model.max_history))
+            self._corpus = (key, build_corpus(self.domain, self.protocol, space, plan))
         return self._corpus[1]
 
     def train(self, task: Task) -> AdapterUpdate:

@@ -23,7 +23,7 @@ from client.evaluate import validate
 from client.losses import LOSSES
 from shared.errors import TrainingError
 from shared.memory import give_back
-from shared.model import Batch, Private, Recommender, positions_logits, shared_parameters
+from shared.model import Batch, Private, Recommender, Space, positions_logits, shared_parameters
 from shared.plan import Plan
 from shared.seeding import stream, torch_stream
 
@@ -148,25 +148,16 @@ def _batch_step(
 
     ``first`` (newcomers,) are the items that histories began with: what to show somebody of whom nothing is known.
     """
-    row, event = batch.mask[:, 1:].nonzero(as_tuple=True)
-    at = (row, event)
-    targets = batch.items[:, 1:][at]
-    past = Batch(batch.users, batch.items[:, :-1], batch.behaviours[:, :-1], batch.mask[:, :-1])
+    wanted = answers(batch, first)
     negatives = among = None
     if plan.train.negatives:
         negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
     elif plan.train.candidates and plan.train.candidates < len(catalogue.leaf):
         among, stands_for = _candidates(batch.items, len(catalogue.leaf), plan.train.candidates, draw)
-        targets, first = torch.searchsorted(among, targets), torch.searchsorted(among, first)
+        wanted = torch.searchsorted(among, wanted)
 
     def loss_at(x: torch.Tensor) -> torch.Tensor:
-        v = model.items(x if among is None else x[among])
-        v = v if private is None else private.items(v, among)
-        logits = positions_logits(model, catalogue.space, x, v, past, at, private, among)
-        # Nobody's history is the same for all: one row of scores, repeated for each newcomer.
-        blank = positions_logits(model, catalogue.space, x, v, NOBODY, NOWHERE, private, among)
-        logits = torch.cat([logits, blank.expand(len(first), -1)])
-        wanted = torch.cat([targets, first])
+        logits = predictions(model, catalogue.space, x, private, batch, len(first), among)
         return _loss(logits if among is None else logits + stands_for, wanted, negatives, plan.train.loss)
 
     loss = loss_at(catalogue.leaf)
@@ -174,11 +165,39 @@ def _batch_step(
     if plan.adversary.weight:
         shift = worst_case(loss_at, catalogue.leaf, plan.adversary.radius)
         whole = loss + plan.adversary.weight * loss_at(catalogue.leaf + shift)
-    positions = len(targets) + len(first)
+    positions = len(wanted)
     (whole / max(positions, 1)).backward()
     towers.step()
     catalogue.steps += 1
     return float(loss.detach()), positions
+
+
+def predictions(
+    model: Recommender,
+    space: Space,
+    x: torch.Tensor,
+    private: Private | None,
+    batch: Batch,
+    newcomers: int,
+    among: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Scores of the catalogue, or of the items ``among``, at every position that ``answers`` lists: (positions, items).
+
+    ``x`` (items, dim) are the catalogue's whitened vectors; an event's score knows the events before it.
+    """
+    v = model.items(x if among is None else x[among])
+    v = v if private is None else private.items(v, among)
+    past = Batch(batch.users, batch.items[:, :-1], batch.behaviours[:, :-1], batch.mask[:, :-1])
+    row, event = batch.mask[:, 1:].nonzero(as_tuple=True)
+    logits = positions_logits(model, space, x, v, past, (row, event), private, among)
+    # Nobody's history is the same for all: one row of scores, repeated for each newcomer.
+    blank = positions_logits(model, space, x, v, NOBODY, NOWHERE, private, among)
+    return torch.cat([logits, blank.expand(newcomers, -1)])
+
+
+def answers(batch: Batch, first: torch.Tensor) -> torch.Tensor:
+    """Each event after the first of its row, then ``first``, the items that histories began with: (positions,)."""
+    return torch.cat([batch.items[:, 1:][batch.mask[:, 1:]], first])
 
 
 def _candidates(

@@ -49,6 +49,7 @@ class TrainPlan:
     loss: str = "softmax"
     negatives: int = 0  # sampled from the public catalogue; 0 = the whole catalogue (softmax only)
     candidates: int = 4096  # items of a larger catalogue that stand for it in one batch; 0 = always all
+    user_events: int = 1000  # most recent events of a user that are learnt from
     batch_users: int = 128
     least_steps: int = 32  # user batches an epoch at least; small domains take smaller batches for it
     epochs: int = 6  # most epochs of a training that stops early
@@ -179,6 +180,7 @@ LOWEST: dict[str, float] = {
     **{
         f"train.{key}": 1
         for key in (
+            "user_events",
             "batch_users",
             "least_steps",
             "epochs",

@@ -54,6 +54,7 @@ NAMES = {  # method -> its column; broken so that five of them fit 80 characters
     "federated": "federated",
     "personal": "federated\n+ private",
     "pooled": "pooled",
+    "devices": "devices",
 }
 BASELINES = {
     "popularity": "popularity",
@@ -75,7 +76,9 @@ def run(
     protocol: Annotated[str, typer.Option(help="loo (leave one out) or time (one cut in time).")] = "loo",
     rounds: Rounds = None,
     seed: Seed = None,
-    only: Annotated[list[str] | None, typer.Option(help="Some of zero_shot,local,federated,personal,pooled.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Some methods, with commas; evaluate --help names them.")
+    ] = None,
     carrier: Annotated[str, typer.Option(help="in-process, or flower (its simulation engine).")] = "in-process",
     family: Family = None,
     base: BaseName = None,
@@ -131,8 +134,8 @@ def evaluate(
 ) -> None:
     """Compare methods and baselines over several seeds, with bootstrap intervals and paired tests.
 
-    Methods: zero_shot, local, federated, personal, pooled; baselines: popularity, item_knn, bpr_mf, sasrec, unisrec,
-    fedmf, fedncf, pfedrec.
+    Methods: zero_shot, local, federated, personal, pooled, devices; baselines: popularity, item_knn, bpr_mf,
+    sasrec, unisrec, fedmf, fedncf, pfedrec.
     """
     quiet_libraries()
     with settled():
@@ -152,7 +155,7 @@ def evaluate(
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def scenario(
-    name: Annotated[str, typer.Argument(help="different-shops, same-kind, small-shop, new-kind, or a .toml file.")],
+    name: Annotated[str, typer.Argument(help="different-shops, same-kind, small-shop, new-kind, devices, or a .toml.")],
     root: Annotated[Path, typer.Option(help="The folder that holds the shops' folders.")],
     protocol: Annotated[str, typer.Option(help="loo, time, or loo-99 (99 sampled negatives).")] = "loo",
     shops: Annotated[str | None, typer.Option(help="Only these shops, with commas.")] = None,
@@ -295,7 +298,7 @@ def check_methods(only: Sequence[str]) -> tuple[str, ...]:
     chosen = [name.strip().replace("-", "_") for text in only for name in text.split(",") if name.strip()]
     for name in chosen:
         one_of("--only", name, (*NAMES, *BASELINES))
-    return tuple(chosen) or tuple(NAMES)
+    return tuple(chosen) or tuple(name for name in NAMES if name != "devices")
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ local      the domain alone, with everything it may use at home
 federated  the global model, as it leaves the last round
 personal   the global model, then private fine-tuning at home
 pooled     all domains' data in one place: what no federation may do
+devices    no domain holds anything: each of its users is a client
 and the baselines, each on one domain alone
 """
 
@@ -43,12 +44,13 @@ from shared.model import (
 from shared.payload import Tensors
 from shared.plan import Plan
 from simulations.baselines import BASELINES, fit_baseline
+from simulations.devices import train_devices
 from simulations.flower_run import run_in_flower
 from simulations.in_process import in_process
 from simulations.versions import versions
 
 Say = Callable[[str], None]
-METHODS = ("zero_shot", "local", "federated", "personal", "pooled")
+METHODS = ("zero_shot", "local", "federated", "personal", "pooled", "devices")
 
 
 @dataclass
@@ -86,6 +88,7 @@ class Comparison:
             "local": self.local,
             "federated": self.federated,
             "pooled": self.pooled,
+            "devices": self.devices,
             **{name: partial(self.baseline, name) for name in BASELINES},
         }
         for method, fill in runs.items():
@@ -151,6 +154,16 @@ class Comparison:
         self.say(f"pooled: kept epoch {outcome.epochs}, validation NDCG@10 {outcome.best:.4f}")
         for member, private in zip(self.members, privates, strict=True):
             self.put("pooled", member, self.ranked(model, member, private))
+
+    def devices(self, model: Recommender, start: Tensors) -> None:
+        """Each domain as a federation of its users' devices."""
+        for member in self.members:
+            load_adapter_tensors(model, start)
+            private, outcome = train_devices(
+                model, member.corpus(self.plan), self.plan, self.tick(f"{member.name}: devices")
+            )
+            self.say(f"{member.name} devices: kept epoch {outcome.epochs}, validation NDCG@10 {outcome.best:.4f}")
+            self.put("devices", member, self.ranked(model, member, private))
 
     def baseline(self, name: str, model: Recommender, start: Tensors) -> None:
         """One of the baselines, on each domain alone."""

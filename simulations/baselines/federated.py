@@ -134,12 +134,12 @@ def _fit(name: str, method: Method, corpus: Corpus, seed: int, tick: Tick | None
     train, first = corpus.split.train, torch_stream(seed, name, corpus.name, "start")
     vectors = method.item_scale * torch.randn(len(corpus.space), DIM, generator=first)
     state = State(vectors, method.shared(first), method.private(len(train), first), None)
-    known = positives(train, len(corpus.space))
+    known, barred = positives(train, len(corpus.space)), held_out(corpus)
     best, kept, chosen = -math.inf, 0, recommender(method, state)
     for number in range(1, ROUNDS + 1):
         check = number % CHECK_EVERY == 0 or number == ROUNDS
         draw = stream(seed, name, corpus.name, "round", number)
-        state = one_round(method, state, stacks(known, len(corpus.space), draw), check and method.keeps_items)
+        state = one_round(method, state, stacks(known, len(corpus.space), draw, barred), check and method.keeps_items)
         if not torch.isfinite(state.items).all():
             raise TrainingError(f"{name}: item vectors are not finite after round {number}")
         if tick is not None:
@@ -187,13 +187,31 @@ def positives(train: Histories, items: int) -> tuple[Ints, Ints]:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), keys % items
 
 
-def stacks(known: tuple[Ints, Ints], items: int, draw: np.random.Generator) -> Iterator[Stack]:
+def held_out(corpus: Corpus) -> tuple[Ints, Ints] | None:
+    """What is asked later, where it is never drawn as a negative: under loo-99, which is the papers' own protocol.
+
+    Their code draws no item that a user ever met, the test item included, though its 99 rivals in the ranking are
+    drawn: a client that tunes its own item vectors so learns which items are *not* the answer. Figures of loo-99 are
+    there to be compared with the papers' and nothing else; full ranking draws from all that a user did not train on.
+    """
+    if corpus.split.test.rivals is None:
+        return None
+    users = len(corpus.split.train)
+    met = np.concatenate([part.users.astype(np.int64) for part in (corpus.split.valid, corpus.split.test)])
+    items = np.concatenate([part.targets.items.astype(np.int64) for part in (corpus.split.valid, corpus.split.test)])
+    order = np.argsort(met, kind="stable")
+    counts = np.bincount(met, minlength=users)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), items[order]
+
+
+def stacks(
+    known: tuple[Ints, Ints], items: int, draw: np.random.Generator, barred: tuple[Ints, Ints] | None = None
+) -> Iterator[Stack]:
     """All clients with a positive, like numbers of them together, each client's in a random order of its own.
 
     ``known`` comes from ``positives``. Negatives are a stretch of a random permutation of the catalogue that starts
-    elsewhere for each client: none comes twice, and each item is as likely as any other, the held-out ones too.
-    (PFedRec's code never draws a user's test item, though its rivals in the ranking are drawn: a client that tunes
-    its own item vectors so learns which items are *not* the answer.) A draw that hits a positive counts as nothing.
+    elsewhere for each client: none comes twice, and each item is as likely as any other, the held-out ones too unless
+    they are ``barred`` (offsets, items). A draw that hits a positive or a barred item counts as nothing.
     """
     offsets, flat = known
     counts = np.diff(offsets)
@@ -213,6 +231,8 @@ def stacks(known: tuple[Ints, Ints], items: int, draw: np.random.Generator) -> I
         own = flat[np.where(there, offsets[users][:, None] + np.minimum(shuffle, lengths[:, None] - 1), 0)]
         taken = np.zeros((len(users), items), np.bool_)
         taken[np.nonzero(there)[0], own[there]] = True
+        if barred is not None:
+            taken[barred_of(barred, users)] = True
         places = np.arange(width * NEGATIVES)
         drawn = draw.permutation(items)[(draw.integers(items, size=(len(users), 1)) + places) % items]
         open_ = ~np.take_along_axis(taken, drawn, 1) & (places < np.minimum(lengths[:, None] * NEGATIVES, items))
@@ -222,6 +242,14 @@ def stacks(known: tuple[Ints, Ints], items: int, draw: np.random.Generator) -> I
             torch.from_numpy(np.concatenate([own[..., None], drawn.reshape(shape)], 2)),
             torch.from_numpy(np.concatenate([there[..., None], open_.reshape(shape)], 2)),
         )
+
+
+def barred_of(barred: tuple[Ints, Ints], users: Ints) -> tuple[Ints, Ints]:
+    """(row, item) of what is barred for each of some users, whose rows are counted from 0."""
+    offsets, flat = barred
+    counts = offsets[users + 1] - offsets[users]
+    places = np.concatenate([np.arange(offsets[user], offsets[user + 1]) for user in users])
+    return np.repeat(np.arange(len(users)), counts), flat[places]
 
 
 def one_round(method: Method, state: State, clients: Iterator[Stack], keep: bool = False) -> State:

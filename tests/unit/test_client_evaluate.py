@@ -38,7 +38,7 @@ def test_time_protocol_strikes_seen_items(members, plan):
 
     member = members[0]
     model = member.workshop.model(plan)
-    corpus = build_corpus(member.domain, "time", member.workshop.space(plan, member.domain), 12)
+    corpus = build_corpus(member.domain, "time", member.workshop.space(plan, member.domain), plan)
     assert corpus.split.test.seen is not None
     found = evaluate(model, corpus, corpus.split.test)
     assert 0 < found["hr@10"] <= 1

@@ -102,6 +102,18 @@ def test_stacks_hold_each_client_once_and_no_item_twice(monkeypatch):
     assert sorted(seen) == [0, 2, 3, 4]
 
 
+def test_no_client_draws_a_barred_item(monkeypatch):
+    monkeypatch.setattr("simulations.baselines.federated.STACKED", 60)
+    known = positives(Histories.from_lists([[0], [1], [2, 3]]), 6)
+    barred = np.array([0, 2, 2, 3]), np.array([4, 5, 0])
+    drawn = {0: set(), 1: set(), 2: set()}
+    for number in range(40):
+        for stack in stacks(known, 6, np.random.default_rng(number), barred):
+            for user, items, mask in zip(*stack, strict=True):
+                drawn[int(user)] |= set(items[:, 1:][mask[:, 1:]].tolist())
+    assert drawn == {0: {1, 2, 3}, 1: {0, 2, 3, 4, 5}, 2: {1, 4, 5}}
+
+
 def test_training_items_beyond_the_history_can_be_struck_too():
     plain = lambda cases: lambda rows: torch.tensor([[3.0, 2.0, 1.0]])  # noqa: E731
     trained = Histories.from_lists([[], [0]])

@@ -1,0 +1,67 @@
+import torch
+from support.tiny_members import tiny_plan
+from torch.nn import functional as F
+
+from client.batches import pad, windows
+from client.train import answers, predictions
+from shared.model import Recommender, shared_parameters
+from shared.prefix import find_base
+from simulations.devices import device_losses, train_devices
+
+
+def opened(members, base):
+    plan = tiny_plan(base)
+    corpus = members[0].corpus(plan)
+    model = Recommender(plan.model, find_base(plan.model.base), 7).eval()
+    with torch.no_grad():  # away from the start, where what lies below a zero layer has no gradient
+        for parameter in shared_parameters(model).values():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    return plan, corpus, model
+
+
+def test_a_cohorts_gradient_is_the_sum_of_its_devices_gradients(members, tiny_base):
+    _, corpus, model = opened(members, tiny_base)
+    private = corpus.private(model)
+    x = model.encode(corpus.space).requires_grad_(True)
+    leaves = [
+        x,
+        private.bias,
+        private.item.weight,
+        *(p for n, p in shared_parameters(model).items() if "lora" not in n),
+    ]
+
+    total, positions = [torch.zeros_like(leaf) for leaf in leaves], 0
+    for loss, count in device_losses(model, corpus, private, x):
+        positions += count
+        for at, slope in enumerate(torch.autograd.grad(loss, leaves)):
+            total[at] += slope
+
+    rows, users, opening = windows(corpus.split.train, model.plan.max_history)
+    everyone = torch.arange(len(users)).numpy()
+    batch = pad(rows, everyone, users, model.plan.max_history + 1)
+    first = batch.items[torch.from_numpy(opening), 0]
+    wanted = answers(batch, first)
+    together = F.cross_entropy(predictions(model, corpus.space, x, private, batch, len(first)), wanted, reduction="sum")
+    assert positions == len(wanted)
+    for one, other in zip(total, torch.autograd.grad(together, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_the_server_knows_no_popularity_and_no_sample_of_a_cohorts_items(members, tiny_base, monkeypatch):
+    plan, corpus, model = opened(members, tiny_base)
+    seen = {}
+
+    def spy(model, corpora, privates, plan, **more):
+        seen.update(bias=privates[0].bias.detach().clone(), candidates=plan.train.candidates)
+
+    monkeypatch.setattr("simulations.devices.train", spy)
+    train_devices(model, corpus, plan)
+    assert not seen["bias"].any()
+    assert seen["candidates"] == 0
+
+
+def test_devices_learn(members, tiny_base):
+    plan, corpus, model = opened(members, tiny_base)
+    _, outcome = train_devices(model, corpus, plan)
+    assert outcome.epochs
+    assert outcome.best > outcome.valid[0]
