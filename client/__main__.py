@@ -234,9 +234,9 @@ def issue(
         from client.passport import issue as give
         from client.recommend import Serving
         from client.store import Home
-        from shared.passport import book_from_bytes
+        from shared.passport import read_book
 
-        public = book_from_bytes(code_book.read_bytes())
+        public = read_book(code_book)
         home = Home(finished(context.obj, run))
         serving = Serving(home, context.obj["cache"], context.obj["data"])
         request = Request(user, epsilon, consent, codes, mechanism)
@@ -249,11 +249,11 @@ def issue(
 def opened(serving: "Serving", passport: Path, issuer_key: Path, code_book: Path) -> "torch.Tensor":
     """The places of a passport that proves genuine. Raises PayloadError, DataError."""
     from client.passport import accept, read_public_key
-    from shared.passport import book_from_bytes, passport_from_bytes
+    from shared.passport import read_book, read_passport
 
-    token = passport_from_bytes(passport.read_bytes())
+    token = read_passport(passport)
     keys = {token.domain: read_public_key(issuer_key)}
-    return accept(token, book_from_bytes(code_book.read_bytes()), serving.base, keys, serving.space.whitening)
+    return accept(token, read_book(code_book), serving.base, keys, serving.space.whitening)
 
 
 def finished(given: dict[str, Any], run: Path | None) -> Path:

@@ -153,7 +153,7 @@ def _batch_step(
     if plan.train.negatives:
         negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
     elif plan.train.candidates and plan.train.candidates < len(catalogue.leaf):
-        among, stands_for = _candidates(batch.items, len(catalogue.leaf), plan.train.candidates, draw)
+        among, stands_for = candidates(batch.items, len(catalogue.leaf), plan.train.candidates, draw)
         wanted = torch.searchsorted(among, wanted)
 
     def loss_at(x: torch.Tensor) -> torch.Tensor:
@@ -200,7 +200,7 @@ def answers(batch: Batch, first: torch.Tensor) -> torch.Tensor:
     return torch.cat([batch.items[:, 1:][batch.mask[:, 1:]], first])
 
 
-def _candidates(
+def candidates(
     present: torch.Tensor, items: int, most: int, draw: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Items that stand for the catalogue in one batch's softmax, in order, and what to add to their logits.

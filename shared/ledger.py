@@ -41,7 +41,8 @@ def append_event(path: Path, event: Event) -> None:
 def append_line(path: Path, value: dict[str, Any]) -> None:
     """One JSON object at the end of a file, on the disk before returning."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    # What is written tells of users, if only under pseudonyms: for the owner's eyes.
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8") as file:
         file.write(json.dumps(value) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -181,9 +181,7 @@ def positions_logits(
         logits = logits + private.strength * (private.bias if among is None else private.bias[among])
     position, item = seen_pairs(batch, at)
     if among is not None:
-        column = torch.full((len(space),), -1)
-        column[among] = torch.arange(len(among))
-        position, item = position[column[item] >= 0], column[item][column[item] >= 0]
+        position, item = pairs_among(position, item, among, len(space))
     return logits.index_put((position, item), weights[2].expand(len(position)), accumulate=True)
 
 
@@ -195,6 +193,16 @@ def seen_pairs(batch: Batch, at: tuple[torch.Tensor, torch.Tensor]) -> tuple[tor
     known = first[at[0]] & (torch.arange(events) <= at[1][:, None])
     position, event = known.nonzero(as_tuple=True)
     return position, batch.items[at[0][position], event]
+
+
+def pairs_among(
+    position: torch.Tensor, item: torch.Tensor, among: torch.Tensor, items: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of pairs (position, item) those whose item is one of ``among``, the item as its place there."""
+    column = torch.full((items,), -1)
+    column[among] = torch.arange(len(among))
+    there = column[item] >= 0
+    return position[there], column[item][there]
 
 
 def adapter_tensors(model: Recommender) -> Tensors:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,3 +208,19 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "issued": _day,
     "signature": lambda v: _hex(v, 128),
 }
+
+
+def read_book(path: Path) -> CodeBook:
+    """The code book in a file, of which no more is read than one may hold. Raises PayloadError."""
+    return book_from_bytes(_beginning(path, MAX_BOOK_BYTES))
+
+
+def read_passport(path: Path) -> Passport:
+    """The passport in a file, likewise. Raises PayloadError."""
+    return passport_from_bytes(_beginning(path, MAX_BYTES))
+
+
+def _beginning(path: Path, most: int) -> bytes:
+    """A byte more than allowed at the most, so that a longer file is refused for its length."""
+    with path.open("rb") as file:
+        return file.read(most + 1)

@@ -1,7 +1,7 @@
 """Self-attention over histories, on ids (SASRec, Kang & McAuley 2018) and on texts (UniSRec, Hou et al. 2022).
 
-Both with a softmax over the whole catalogue, which is stronger than the papers' sampled losses, and with our
-learned weight on items already in the history.
+Both with a softmax over the whole catalogue, which is stronger than the papers' sampled losses (a large catalogue is
+sampled as our own training samples it), and with our learned weight on items already in the history.
 """
 
 import math
@@ -15,17 +15,19 @@ from client.batches import pad, shuffled, windows
 from client.corpus import Corpus
 from client.evaluate import Score
 from client.splits import Cases
-from client.train import BATCH_SCORES
+from client.train import BATCH_SCORES, candidates
 from shared.errors import TrainingError
 from shared.memory import give_back
 from shared.metrics import Ints
-from shared.model import BF16, Batch, seen_pairs
+from shared.model import BF16, Batch, pairs_among, seen_pairs
+from shared.plan import TrainPlan
 from shared.seeding import stream, torch_stream
 from shared.towers import CausalBlock
 from simulations.baselines import Recommend, Tick, valid_ndcg
 
 WIDTH, BLOCKS, HEADS, DROPOUT, EXPERTS = 128, 2, 2, 0.3, 8
 MAX_HISTORY = 50
+CANDIDATES = TrainPlan.candidates
 BATCH, RATE, DECAY = 128, 1e-3, 0.01
 EPOCHS, PATIENCE = 40, 5
 
@@ -78,8 +80,10 @@ class Sequential(nn.Module):
         self.dropout = nn.Dropout(DROPOUT)
         self.repeat = nn.Parameter(torch.tensor(-0.8))  # in tens, as in our own model
 
-    def forward(self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Scores of the whole catalogue at chosen events: (positions, items)."""
+    def forward(
+        self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor], among: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Scores of the whole catalogue, or of the items ``among``, at chosen events: (positions, items)."""
         inputs, outputs = self.items()
         h = self.dropout(inputs[batch.items] * WIDTH**0.5 + self.place(torch.arange(batch.items.shape[1])))
         for block in self.blocks:
@@ -88,8 +92,11 @@ class Sequential(nn.Module):
         if isinstance(self.items, Texts):
             u = F.normalize(u, dim=-1)
         with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and self.training):
-            logits = self.items.scale * (u @ outputs.T).float() + self.items.bias
+            scored, bias = (outputs, self.items.bias) if among is None else (outputs[among], self.items.bias[among])
+            logits = self.items.scale * (u @ scored.T).float() + bias
         position, item = seen_pairs(batch, at)
+        if among is not None:
+            position, item = pairs_among(position, item, among, len(outputs))
         scores: torch.Tensor = logits.index_put(
             (position, item), (10 * self.repeat).expand(len(position)), accumulate=True
         )
@@ -140,13 +147,17 @@ def _train(model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick |
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, betas=(0.9, 0.98))
     best, kept, state = -math.inf, 0, deepcopy(model.state_dict())
     for epoch in range(1, EPOCHS + 1):
-        batches = shuffled(rows.lengths, BATCH, max(1, BATCH_SCORES // len(corpus.space)), draw)
+        batches = shuffled(rows.lengths, BATCH, max(1, BATCH_SCORES // min(len(corpus.space), CANDIDATES)), draw)
         for done, picked in enumerate(batches, 1):
             model.train()
             batch = pad(rows, picked, users[picked], MAX_HISTORY + 1)
             at = batch.mask[:, 1:].nonzero(as_tuple=True)
             past = Batch(batch.users, batch.items[:, :-1], batch.behaviours[:, :-1], batch.mask[:, :-1])
-            loss = F.cross_entropy(model(past, at), batch.items[:, 1:][at])
+            wanted, among, stands_for = batch.items[:, 1:][at], None, torch.zeros(())
+            if len(corpus.space) > CANDIDATES:
+                among, stands_for = candidates(batch.items, len(corpus.space), CANDIDATES, draw)
+                wanted = torch.searchsorted(among, wanted)
+            loss = F.cross_entropy(model(past, at, among) + stands_for, wanted)
             if not torch.isfinite(loss):
                 raise TrainingError(f"{name}: the loss is {float(loss)} in epoch {epoch}")
             optimizer.zero_grad()

@@ -5,7 +5,7 @@ from support.tiny_members import tiny_plan
 
 import client.train as train_module
 from client.evaluate import evaluate
-from client.train import train
+from client.train import candidates, train
 from shared.errors import TrainingError
 from shared.model import Recommender, adapter_tensors, load_adapter_tensors, positions_logits, released_names
 from shared.prefix import find_base
@@ -131,20 +131,18 @@ def test_a_loss_that_is_not_finite_stops(members, tiny_base):
 
 
 def test_candidates_estimate_the_whole_softmax():
-    from client.train import _candidates
-
     draw = np.random.default_rng(0)
     logits = torch.randn(400, generator=torch.Generator().manual_seed(1))
     present = torch.tensor([[3, 7, 7], [0, 5, 3]])
     estimates = []
     for _ in range(2000):
-        among, stands_for = _candidates(present, 400, 60, draw)
+        among, stands_for = candidates(present, 400, 60, draw)
         assert len(among) == 60 == len(among.unique())
         assert set(present.flatten().tolist()) <= set(among.tolist())
         assert stands_for[torch.isin(among, present)].abs().max() == 0
         estimates.append(float((logits[among] + stands_for).exp().sum()))
     assert np.mean(estimates) == pytest.approx(float(logits.exp().sum()), rel=0.01)
-    among, stands_for = _candidates(torch.arange(400)[None], 400, 60, draw)
+    among, stands_for = candidates(torch.arange(400)[None], 400, 60, draw)
     assert len(among) == 400
     assert stands_for.abs().max() == 0
 

@@ -19,6 +19,7 @@ from shared.passport import (
     make_book,
     passport_from_bytes,
     probabilities,
+    read_passport,
 )
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -135,3 +136,10 @@ def test_what_is_no_passport_is_refused(raw):
     doubled = TOKEN.to_bytes().replace(b'"codes": [1]', b'"codes": [2], "codes": [1]')
     with pytest.raises(PayloadError):
         passport_from_bytes(doubled)
+
+
+def test_no_more_of_a_file_is_read_than_a_passport_may_hold(tmp_path):
+    place = tmp_path / "p.json"
+    place.write_bytes(b" " * (10 * MAX_BYTES))
+    with pytest.raises(PayloadError, match=f"found {MAX_BYTES + 1}"):
+        read_passport(place)

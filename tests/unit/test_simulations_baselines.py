@@ -30,6 +30,18 @@ def test_a_baseline_beats_chance_and_repeats_itself(name, members, plan, monkeyp
     assert ndcg(fit_baseline(name, corpus, seed=3), corpus) == pytest.approx(ndcg(found, corpus))
 
 
+@pytest.mark.parametrize("name", ["sasrec", "unisrec"])
+def test_a_large_catalogue_is_sampled_in_training_and_ranked_whole(name, members, plan, monkeypatch):
+    monkeypatch.setattr("simulations.baselines.sasrec.EPOCHS", 2)
+    monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
+    corpus = members[0].corpus(plan)
+    whole = ndcg(fit_baseline(name, corpus, seed=3), corpus)
+    monkeypatch.setattr("simulations.baselines.sasrec.CANDIDATES", len(corpus.space) // 2)
+    sampled = ndcg(fit_baseline(name, corpus, seed=3), corpus)
+    assert sampled != whole
+    assert sampled == pytest.approx(whole, rel=0.5)
+
+
 def test_items_seen_are_struck_only_where_validation_says_so(members, plan):
     corpus = members[0].corpus(plan)
     known = matrix(corpus.split.valid.histories, len(corpus.space)).toarray()
