@@ -233,10 +233,17 @@ class _Catalogue:
         self.part = min(plan.train.encode_items, len(corpus.space))
         self.still = plan.train.lora_lr == 0
         self.steps = 0
-        self.leaf = model.encode(self.space).requires_grad_(not self.still)
+        self._leaf: torch.Tensor | None = None
+
+    @property
+    def leaf(self) -> torch.Tensor:
+        """The catalogue's vectors under the adapters as they are, (items, dim); encoded when somebody asks."""
+        if self._leaf is None:
+            self._leaf = self.model.encode(self.space).requires_grad_(not self.still)
+        return self._leaf
 
     def push(self, optimizer: "_Optimizer | None") -> None:
-        """Send the gathered gradient of some items through the adapted layers, step, encode anew.
+        """Send the gathered gradient of some items through the adapted layers and step; vectors are then encoded anew.
 
         The items with the largest gradients go: most of a catalogue has next to none.
         """
@@ -248,7 +255,7 @@ class _Catalogue:
             x = self.space.whitening(self.model.encode_part(self.space.states, part))
             x.backward(grad[part])
         optimizer.step()
-        self.leaf = self.model.encode(self.space).requires_grad_(True)
+        self._leaf = None
         self.steps = 0
 
 

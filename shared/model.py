@@ -1,5 +1,6 @@
 """The one place that puts prefix, adapted top layers and towers together."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ class Recommender(nn.Module):
                 self.dim, plan.width, plan.blocks, plan.heads, len(BEHAVIOURS), plan.max_history, plan.dropout
             )
         self.mix = Mix()
+        self._encoded: dict[int, tuple[Space, bytes, torch.Tensor]] = {}
 
     def space(self, texts: Sequence[str], cache: Path, progress: Progress | None = None) -> Space:
         """Read or compute a catalogue's prefix states, fit its whitening."""
@@ -93,8 +95,19 @@ class Recommender(nn.Module):
             return vectors
 
     def encode(self, space: Space) -> torch.Tensor:
-        """Whitened text vectors of the whole catalogue, (items, dim), no gradient."""
-        return space.whitening(self.encode_raw(space.states, np.arange(len(space))))
+        """Whitened text vectors of the whole catalogue, (items, dim), no gradient.
+
+        The last answer for each catalogue is kept while the adapters stay as they are: validation, evaluation and the
+        start of a training ask again, and so do owners who share a catalogue in one process.
+        """
+        digest = hashlib.sha256()
+        for name, value in lora_parameters(self.top.wrapped):
+            digest.update(name.encode() + value.detach().numpy().tobytes())
+        kept = self._encoded.get(id(space))
+        if kept is None or kept[0] is not space or kept[1] != digest.digest() or self.plan.lora_dropout:
+            x = space.whitening(self.encode_raw(space.states, np.arange(len(space))))
+            kept = self._encoded[id(space)] = (space, digest.digest(), x)
+        return kept[2].clone()
 
     def items(self, x: torch.Tensor) -> torch.Tensor:
         """Item vectors ready for ``similar``: (items, dim)."""

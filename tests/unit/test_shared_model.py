@@ -14,6 +14,7 @@ from shared.model import (
     positions_logits,
     released_names,
     seen_pairs,
+    shared_parameters,
 )
 from shared.payload import PayloadError
 from shared.prefix import load_bert, tokenize
@@ -50,6 +51,22 @@ def test_some_items_score_as_they_do_among_all(model, tmp_path):
         v = private.items(model.items(x[among]), among)
         some = positions_logits(model, space, x, v, batch, at, private, among)
     torch.testing.assert_close(some, whole[:, among])
+
+
+def test_a_catalogue_is_encoded_once_for_each_state_of_the_adapters(model, tmp_path, monkeypatch):
+    space, other = model.space(TEXTS, tmp_path), model.space(TEXTS[:3], tmp_path)
+    passes = []
+    plain = model.encode_raw
+    monkeypatch.setattr(model, "encode_raw", lambda states, rows: (passes.append(len(rows)), plain(states, rows))[1])
+    first = model.encode(space)
+    model.encode(space).zero_()  # a caller's copy: what is kept stays as it was
+    assert torch.equal(model.encode(space), first)
+    assert passes == [len(TEXTS)]
+    model.encode(other)
+    with torch.no_grad():
+        next(value for name, value in shared_parameters(model).items() if ".lora_B." in name).add_(0.5)
+    assert not torch.equal(model.encode(space), first)
+    assert passes == [len(TEXTS), 3, len(TEXTS)]
 
 
 def test_a_fresh_adapter_changes_nothing(model, tmp_path):
