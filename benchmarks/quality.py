@@ -24,38 +24,62 @@ NAMES = {
     "local": "ours, one domain alone",
     "federated": "ours, global model",
     "personal": "ours, federated + private",
+    "devices": "ours, one user = one client",
 }
 
 
-def questions(root: Path) -> dict[str, list[str]]:
-    """Name -> words after ``python -m simulations``; most telling first."""
-    asked = {
-        f"shops-{shop}": ["evaluate", "--data", str(root / "shop" / shop), "--methods", f"{OURS},{BASELINES}"]
-        for shop in SHOPS
-    }
-    for name in ("same-kind", "different-shops", "small-shop", "new-kind"):
-        asked[name] = ["scenario", name, "--root", str(root / "shop")]
-    media = ("video", "news", "music", "social")
-    for name in media:
-        asked[f"media-{name}"] = ["evaluate", "--data", str(root / "media" / name), "--methods", f"{OURS},{BASELINES}"]
-    video = str(root / "media" / "video")
-    asked["media-video-time"] = ["evaluate", "--data", video, "--protocol", "time", "--methods", f"{OURS},{BASELINES}"]
+def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
+    """Name -> (seeds, words after ``python -m simulations``); most telling first.
+
+    Sized so that all of it takes a night on two cores: three seeds where a run takes minutes, one where it takes an
+    hour; four kinds of shops federate, two where each has four owners (the larger scenarios: the same words, more
+    ``--shops``, more ``--seeds``).
+    """
+    shops, media = str(root / "shop"), str(root / "media")
+    methods = f"{OURS},{BASELINES}"
+    asked: dict[str, tuple[str, list[str]]] = {}
+    for shop in SHOPS:
+        seeds = "7,8,9" if shop in ("instruments", "scientific") else "7"
+        asked[f"shops-{shop}"] = (seeds, ["evaluate", "--data", f"{shops}/{shop}", "--methods", methods])
+    # Same-kind's owners are all in small-shop, beside two small ones.
+    asked["small-shop"] = ("7", ["scenario", "small-shop", "--root", shops, "--shops", "instruments,scientific"])
+    four = ["--shops", "instruments,scientific,arts,office"]
+    asked["different-shops"] = ("7", ["scenario", "different-shops", "--root", shops, *four, "--rounds", "4"])
+    asked["new-kind"] = ("7", ["scenario", "new-kind", "--root", shops, *four, "--rounds", "2"])
+    asked["devices"] = ("7", ["scenario", "devices", "--root", media])
+    for name in ("news", "music", "social"):
+        asked[f"media-{name}"] = ("7", ["evaluate", "--data", f"{media}/{name}", "--methods", methods])
+    time = ["evaluate", "--data", f"{media}/video", "--protocol", "time", "--methods", methods]
+    asked["media-video-time"] = ("7", time)
+    federated = "fedmf,fedncf,pfedrec"
+    papers = ["evaluate", "--data", f"{media}/video", "--protocol", "loo-99", "--methods", federated]
+    asked["federated-papers"] = ("7", papers)
     return asked
 
 
 def main(
     root: Annotated[Path, typer.Option(help="The folder with shop/ and media/.")] = Path("../shared/data"),
     only: Annotated[list[str] | None, typer.Option(help="Some of the questions.")] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "7,8,9",
+    seeds: Annotated[str | None, typer.Option(help="Seeds, with commas, instead of each question's own.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also those that have an answer.")] = False,
 ) -> None:
     """Answer the questions one after the other, then render benchmarks/RESULTS.md."""
     (HERE / "quality").mkdir(exist_ok=True)
-    for name, words in questions(root).items():
+    for name, (own_seeds, words) in questions(root).items():
         place = HERE / "quality" / f"{name}.json"
         if (only and name not in only) or (place.exists() and not again):
             continue
-        command = ["python", "-m", "simulations", *words, "--seeds", seeds, "--out", f"runs/quality/{name}", "--json"]
+        command = [
+            "python",
+            "-m",
+            "simulations",
+            *words,
+            "--seeds",
+            seeds or own_seeds,
+            "--out",
+            f"runs/quality/{name}",
+            "--json",
+        ]
         print(" ".join(command), file=sys.stderr)
         began = time.monotonic()
         done = subprocess.run([sys.executable, *command[1:]], stdout=subprocess.PIPE, check=False)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -76,7 +76,14 @@ def alone(
 def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     """Names everything that the result is a function of."""
     digest = hashlib.sha256()
-    parts = [asdict(plan.model), asdict(plan.train), asdict(plan.adversary), plan.federation.seed, protocol]
+    # Whether others later share its items changes nothing of a training alone.
+    parts = [
+        asdict(replace(plan.model, shared_items=False)),
+        asdict(plan.train),
+        asdict(plan.adversary),
+        plan.federation.seed,
+        protocol,
+    ]
     digest.update(json.dumps([*parts, model.base.fingerprint, corpus.domain.catalog.fingerprint]).encode())
     for histories in (corpus.split.train, corpus.split.valid.histories, corpus.split.valid.targets):
         digest.update(histories.offsets.tobytes() + histories.items.tobytes() + histories.behaviours.tobytes())

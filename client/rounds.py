@@ -14,7 +14,7 @@ from client.dataset import Domain, read_domain
 from client.evaluate import evaluate, validate
 from client.gate import alone, better, candidate
 from client.privacy import sample_rate, sampled_users, train_privately
-from client.store import Home, Kept, keep
+from client.store import Home, Kept, keep, keep_round, load_round
 from client.train import Outcome, Tick, train
 from shared.accounting import epsilon
 from shared.errors import PayloadError, TrainingError
@@ -25,10 +25,12 @@ from shared.model import (
     Space,
     adapter_tensors,
     base_fingerprint,
+    item_table,
     load_adapter_tensors,
+    load_item_table,
     released_names,
 )
-from shared.payload import AdapterUpdate, Task, Tensors, check_like
+from shared.payload import AdapterUpdate, Task, Tensors, check_like, common, table
 from shared.plan import ModelPlan, Plan
 from shared.prefix import find_base
 
@@ -105,27 +107,59 @@ class DomainMember:
         """
         task, model = self._take(task)
         corpus = self.corpus(task.plan)
-        released = released_names(task.plan, list(task.adapter))
+        released = released_names(task.plan, list(common(task.adapter)))
         place = ("client", self.name, task.round)
+        items: Tensors = {}
         if task.plan.private:
             self._train_privately(model, corpus, task, released, place)
         else:
             check_budget(task.plan, self.limits, (), None)
+            private = self.private_before(task, model)
             train(
                 model,
                 [corpus],
-                [None],
+                [private],
                 task.plan,
                 epochs=task.plan.train.round_epochs,
                 place=place,
                 early_stopping=False,
                 released=released,
+                part=(min(task.round, task.plan.federation.rounds) - 1, task.plan.federation.rounds),
                 tick=self.workshop.tick,
             )
+            if private is not None:
+                keep_round(self.home, task.round, private.state_dict())
+                items = self._items_moved(task, private)
         after = adapter_tensors(model)
         delta = {name: after[name] - task.adapter[name] for name in sorted(released)}
         must_move(delta)
-        return AdapterUpdate(self.name, task.round, delta, coarse_weight(len(sampled_users(corpus))), task.base)
+        return AdapterUpdate(
+            self.name, task.round, {**delta, **items}, coarse_weight(len(sampled_users(corpus))), task.base
+        )
+
+    def private_before(self, task: Task, model: Recommender) -> Private | None:
+        """The private parameters that a task starts with: as the round before left them, else fresh.
+
+        None where they stay out of the rounds: what was trained without noise may feed no gradient that is released
+        under a promise of privacy (and ``_train_privately`` takes none).
+        """
+        if task.plan.private or not task.plan.train.private_rounds:
+            return None
+        private = self.corpus(task.plan).private(model)
+        if task.round > 1 and (kept := load_round(self.home, task.round - 1)) is not None:
+            try:
+                private.load_state_dict(kept)
+            except RuntimeError:  # of other data or settings: a run that this domain joined late
+                private = self.corpus(task.plan).private(model)
+        load_item_table(private, table(task.adapter))
+        return private
+
+    def _items_moved(self, task: Task, private: Private) -> Tensors:
+        """What this domain adds to the table that its catalogue's owners share; all it has where there is none yet."""
+        if not task.plan.model.shared_items:
+            return {}
+        now, before = item_table(private, self.domain.catalog.fingerprint), table(task.adapter)
+        return {name: value - before[name] if before else value for name, value in now.items()}
 
     def _train_privately(
         self, model: Recommender, corpus: Corpus, task: Task, released: frozenset[str], place: Sequence[str | int]
@@ -152,7 +186,7 @@ class DomainMember:
         task, model = self._take(task)
         corpus = self.corpus(task.plan)
         federated = evaluate(model, corpus, corpus.split.test)
-        private, facts = self.serve_best(model, task.plan)
+        private, facts = self.serve_best(model, task)
         result = {
             "domain": self.name,
             "protocol": self.protocol,
@@ -164,10 +198,14 @@ class DomainMember:
         }
         self.keep(model, private, task, result)
 
-    def serve_best(self, model: Recommender, plan: Plan) -> tuple[Private, dict[str, Any]]:
-        """Fine-tune the federated model given, and leave in it whichever validates better: that, or our own alone."""
+    def serve_best(self, model: Recommender, task: Task) -> tuple[Private, dict[str, Any]]:
+        """Fine-tune the federated model given, and leave in it whichever validates better: that, or our own alone.
+
+        The private parameters go on from where the rounds left them.
+        """
+        plan = task.plan
         corpus, tick = self.corpus(plan), self.workshop.tick
-        private, outcome = personalise(model, corpus, plan, tick)
+        private, outcome = personalise(model, corpus, plan, self.private_before(task, model), tick)
         found = candidate("federated", outcome.best, model, private)
         facts: dict[str, Any] = {"personal_epochs": outcome.epochs, "valid": {"federated": found.valid}}
         if plan.train.gate:
@@ -210,19 +248,28 @@ class DomainMember:
             raise PayloadError(
                 f"the task's base is {task.base[:60]!r}, ours is {own!r}; start with --base and the same checkpoint"
             )
-        check_like(task.adapter, adapter_tensors(model), "the task's adapter")
+        check_like(common(task.adapter), adapter_tensors(model), "the task's adapter")
+        if came := table(task.adapter):
+            if not task.plan.model.shared_items:
+                raise PayloadError("the task holds an item table, its plan shares none; both sides must run one plan")
+            own_table = item_table(self.corpus(task.plan).private(model), self.domain.catalog.fingerprint)
+            check_like(came, own_table, "the task's item table")
         load_adapter_tensors(model, task.adapter)
         return task, model
 
 
-def personalise(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | None = None) -> tuple[Private, Outcome]:
-    """Private parameters and a fine-tuned copy on top of the model given, in place; never sent."""
-    private = corpus.private(model)
+def personalise(
+    model: Recommender, corpus: Corpus, plan: Plan, private: Private | None = None, tick: Tick | None = None
+) -> tuple[Private, Outcome]:
+    """A fine-tuned copy of the model given, in place, and private parameters, fresh where none came; never sent."""
+    private = corpus.private(model) if private is None else private
     place = ("client", corpus.name, "personal")
     epochs = plan.train.personal_epochs
     if not epochs:
         return private, Outcome(0, math.nan, (validate(model, corpus, private),))
-    outcome = train(model, [corpus], [private], plan, epochs=epochs, place=place, early_stopping=True, tick=tick)
+    rate, pace = plan.train.personal_rate, plan.train
+    slower = replace(plan, train=replace(pace, lr=rate * pace.lr, lora_lr=rate * pace.lora_lr))
+    outcome = train(model, [corpus], [private], slower, epochs=epochs, place=place, early_stopping=True, tick=tick)
     return private, outcome
 
 

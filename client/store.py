@@ -52,6 +52,10 @@ class Home:
     def alone(self) -> Path:
         return self.folder / "alone"
 
+    @property
+    def rounds(self) -> Path:
+        return self.folder / "rounds"
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -104,6 +108,34 @@ def load(home: Home) -> Kept:
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{home.folder} is damaged ({type(error).__name__}); train again") from None
+
+
+def keep_round(home: Home, number: int, private: dict[str, torch.Tensor]) -> None:
+    """Save the private parameters as a round left them, beside those of the round before: it may be asked again."""
+    home.rounds.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _aside(_of_round(home, number), lambda path: save_torch(private, path))
+    for path in home.rounds.glob("*.safetensors"):
+        if path not in (_of_round(home, number), _of_round(home, number - 1)):
+            path.unlink(missing_ok=True)
+
+
+def load_round(home: Home, number: int) -> dict[str, torch.Tensor] | None:
+    """The private parameters after that round; None where the domain did not take part in it.
+
+    Raises DataError when they are damaged.
+    """
+    path = _of_round(home, number)
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, torch.Tensor] = load_torch(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}); remove it and train again") from None
+    return found
+
+
+def _of_round(home: Home, number: int) -> Path:
+    return home.rounds / f"{number}.safetensors"
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

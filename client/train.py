@@ -66,12 +66,14 @@ def train(
     place: tuple[str | int, ...],
     early_stopping: bool,
     released: frozenset[str] | None = None,
+    part: tuple[int, int] = (0, 1),
     tick: Tick | None = None,
 ) -> Outcome:
     """Train in place on one domain, or on several pooled.
 
-    ``place`` names the random streams. With ``early_stopping`` the best state by mean validation NDCG@10 is
-    kept, the start included. Raises TrainingError on a loss that is not finite.
+    ``place`` names the random streams. ``part`` (i, n) makes this the i-th of n trainings, counted from 0, that share
+    one course of the learning rate: one warm-up, one decay. With ``early_stopping`` the best state by mean validation
+    NDCG@10 is kept, the start included. Raises TrainingError on a loss that is not finite.
     """
     seed = plan.federation.seed
     draw = stream(seed, *place, "batches")
@@ -90,7 +92,7 @@ def train(
     total = epochs * sum(len(queue) for queue in queues)
     if total == 0:
         raise TrainingError(f"{', '.join(c.name for c in corpora)}: no user has two training events; nothing to learn")
-    towers, lora = _optimizers(model, privates, plan, total, released)
+    towers, lora = _optimizers(model, privates, plan, total, released, part)
     catalogues = [_Catalogue(model, corpus, plan) for corpus in corpora]
     valid = [_validate(model, catalogues, privates)] if early_stopping else []
     best = _snapshot(model, privates) if early_stopping else None
@@ -266,16 +268,23 @@ class _Optimizer:
     """
 
     def __init__(
-        self, groups: list[dict[str, object]], steps: int, plan: Plan, sparse: Sequence[torch.Tensor] = ()
+        self,
+        groups: list[dict[str, object]],
+        steps: int,
+        plan: Plan,
+        part: tuple[int, int],
+        sparse: Sequence[torch.Tensor] = (),
     ) -> None:
         self.inner = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self.all: list[torch.optim.Optimizer] = [self.inner]
-        if sparse:
+        if sparse and plan.train.lr:
             self.all.append(torch.optim.SparseAdam(list(sparse), lr=SPARSE_RATE * plan.train.lr, betas=(0.9, 0.98)))
-        warm = max(1, int(plan.train.warmup * steps))
+        before, course = part[0] * steps, part[1] * steps
+        warm = max(1, int(plan.train.warmup * course))
 
         def rate(step: int) -> float:
-            return min((step + 1) / warm, max(0.05, 1 - (step - warm) / max(steps - warm, 1)))
+            at = before + step
+            return min((at + 1) / warm, max(0.05, 1 - (at - warm) / max(course - warm, 1)))
 
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in self.all]
 
@@ -289,7 +298,12 @@ class _Optimizer:
 
 
 def _optimizers(
-    model: Recommender, privates: Sequence[Private | None], plan: Plan, steps: int, released: frozenset[str] | None
+    model: Recommender,
+    privates: Sequence[Private | None],
+    plan: Plan,
+    steps: int,
+    released: frozenset[str] | None,
+    part: tuple[int, int],
 ) -> tuple[_Optimizer, _Optimizer | None]:
     named = shared_parameters(model)
     for name, parameter in named.items():
@@ -308,10 +322,10 @@ def _optimizers(
     sparse = [private.user.weight for private in own if private.user is not None]
     lora = [value for name, value in free.items() if ".lora_" in name]
     if not lora or plan.train.lora_lr == 0:
-        return _Optimizer(groups, steps, plan, sparse), None
+        return _Optimizer(groups, steps, plan, part, sparse), None
     pushes = math.ceil(steps / plan.train.encode_every)
-    return _Optimizer(groups, steps, plan, sparse), _Optimizer(
-        [{"params": lora, "lr": plan.train.lora_lr}], pushes, plan
+    return _Optimizer(groups, steps, plan, part, sparse), _Optimizer(
+        [{"params": lora, "lr": plan.train.lora_lr}], pushes, plan, part
     )
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from server.rule import Aggregator
 from shared.errors import FederationError
-from shared.payload import AdapterUpdate, Tensors
+from shared.payload import AdapterUpdate, Tensors, common
 from shared.seeding import stream
 
 Floats = npt.NDArray[np.float64]
@@ -30,8 +30,9 @@ def by_affinity(cap: float) -> Aggregator:
     """The mean of LoRA deltas for all, and for each domain its own mixture of towers.
 
     Tower of domain i: sum over j of a_ij (its tower + its delta), a_ij in proportion to weight_j kin_ij, with
-    kin_ij = sigmoid((likeness_ij - KIN) / SOFT) and kin_ii = 1. Linear in the updates once a is known, and LoRA is
-    averaged exactly as in the family ffa. Raises FederationError when no update came.
+    kin_ij = sigmoid((likeness_ij - KIN) / SOFT) and kin_ii = 1. The table of a catalogue (residuals and biases of its
+    items, where the plan shares them) is mixed likewise among its owners. Linear in the updates once a is known, and
+    LoRA is averaged exactly as in the family ffa. Raises FederationError when no update came.
     """
 
     def apply(memory: Tensors | None, updates: Iterable[AdapterUpdate]) -> tuple[Tensors, Tensors, dict[str, Any]]:
@@ -48,14 +49,17 @@ def by_affinity(cap: float) -> Aggregator:
         cosines = cosine_table(np.stack([kept[_key("direction", name)] for name in names]).astype(np.float64))
         alike = likeness(cosines, np.array([update.weight for update in came]))
         shares = mixture(alike, weights)
-        for key in sorted(towers(came[0].delta)):
-            moved = [kept.get(_key("tower", u.domain, key), np.float32(0)) + u.delta[key] for u in came]
+        for key in sorted({key for update in came for key in update.delta if ".lora_" not in key}):
+            have = [row for row, update in enumerate(came) if key in update.delta]  # all, or owners of one catalogue
+            part = shares[np.ix_(have, have)]
+            part = part / part.sum(axis=1, keepdims=True)
+            moved = [kept.get(_key("tower", names[row], key), np.float32(0)) + came[row].delta[key] for row in have]
             local = np.stack(moved).astype(np.float64)
-            mixed = np.einsum("ij,j...->i...", shares, local).astype(np.float32)
-            kept.update({_key("tower", name, key): mixed[row] for row, name in enumerate(names)})
-        part = weights / weights.sum()
+            mixed = np.einsum("ij,j...->i...", part, local).astype(np.float32)
+            kept.update({_key("tower", names[row], key): mixed[place] for place, row in enumerate(have)})
+        each = weights / weights.sum()
         lora = {
-            key: sum(p * u.delta[key].astype(np.float64) for p, u in zip(part, came, strict=True)).astype(np.float32)
+            key: sum(p * u.delta[key].astype(np.float64) for p, u in zip(each, came, strict=True)).astype(np.float32)
             for key in came[0].delta
             if ".lora_" in key
         }
@@ -70,8 +74,8 @@ def by_affinity(cap: float) -> Aggregator:
 
 
 def towers(delta: Tensors) -> Tensors:
-    """What is shared among kin only."""
-    return {key: value for key, value in delta.items() if ".lora_" not in key}
+    """What is shared among kin only, whatever their catalogues."""
+    return {key: value for key, value in common(delta).items() if ".lora_" not in key}
 
 
 def sketch(tensors: Tensors) -> Floats:

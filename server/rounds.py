@@ -9,7 +9,7 @@ import numpy as np
 from server.rule import Aggregator
 from server.screen import screen
 from shared.errors import FederationError
-from shared.payload import AdapterUpdate, Task, Tensors
+from shared.payload import AdapterUpdate, Task, Tensors, table
 from shared.plan import Plan
 
 TaskFor = Callable[[str], Task]  # what a domain of that name is to do
@@ -73,6 +73,9 @@ def tasks(state: ServerState, aggregator: Aggregator, kind: str) -> TaskFor:
 
 
 def adapter_for(state: ServerState, aggregator: Aggregator, domain: str) -> Tensors:
-    """The adapter that a domain works with; one that is not known yet gets the common one."""
+    """The adapter that a domain works with; one that is not known yet gets the common one.
+
+    The table of its catalogue, which nobody else has, comes with it.
+    """
     own = aggregator.offsets(state.memory, domain)
-    return {key: value + own[key] if key in own else value for key, value in state.adapter.items()}
+    return {key: value + own[key] if key in own else value for key, value in state.adapter.items()} | table(own)

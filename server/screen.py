@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import PayloadError
-from shared.payload import AdapterUpdate, check_like
+from shared.payload import AdapterUpdate, check_like, check_table, common, table
 
 if TYPE_CHECKING:
     from server.rounds import ServerState
@@ -22,6 +22,10 @@ def screen(
 ) -> Iterator[AdapterUpdate]:
     """Pass usable updates on; tell ``refuse(domain, reason)`` of every other one."""
     seen: set[str] = set()
+    shares_items = state.plan.model.shared_items
+    width = len(state.adapter["user.outward.bias"]) if shares_items else 0
+    # Of one catalogue all tables are of one shape, in this round and in those before.
+    shapes = {key.rpartition("\n")[2]: value.shape for key, value in (state.memory or {}).items()}
     for update in updates:
         try:
             if update.round != state.round:
@@ -32,7 +36,12 @@ def screen(
                 raise PayloadError(f"declares weight {update.weight}, expected a positive number")
             if update.domain in seen:
                 raise PayloadError("answered this round already")
-            check_like(update.delta, released, "the update")
+            check_like(common(update.delta) if shares_items else update.delta, released, "the update")
+            if shares_items:
+                check_table(table(update.delta), width, "the update")
+                for key, value in table(update.delta).items():
+                    if shapes.setdefault(key, value.shape) != value.shape:
+                        raise PayloadError(f"{key} has shape {value.shape}, others sent {shapes[key]}")
             if not any(np.any(value) for value in update.delta.values()):
                 raise PayloadError("is all zeros: its training moved nothing")
         except PayloadError as error:

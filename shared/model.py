@@ -13,7 +13,7 @@ from torch import nn
 
 from shared.catalog import BEHAVIOURS
 from shared.lora import TopLayers, attach, lora_parameters
-from shared.payload import Tensors
+from shared.payload import TABLE, Tensors
 from shared.plan import ModelPlan, Plan
 from shared.prefix import Base, PrefixStates, Progress, find_base, load_bert, prefix_states, split_at
 from shared.seeding import torch_stream
@@ -223,8 +223,23 @@ def adapter_tensors(model: Recommender) -> Tensors:
     return {name: value.detach().numpy().copy() for name, value in shared_parameters(model).items()}
 
 
+def item_table(private: Private, catalogue: str) -> Tensors:
+    """Item residuals and biases under the names of the catalogue that they belong to (its fingerprint's beginning)."""
+    assert private.item is not None  # plan.model.shared_items needs item_embedding
+    values = {"bias": private.bias, "vectors": private.item.weight}
+    return {f"{TABLE}{catalogue[:16]}.{key}": value.detach().numpy().copy() for key, value in values.items()}
+
+
+def load_item_table(private: Private, tensors: Tensors) -> None:
+    """Put a checked table in the place of the domain's own."""
+    assert private.item is not None
+    for name, value in tensors.items():
+        own = private.bias if name.endswith(".bias") else private.item.weight
+        own.data.copy_(torch.from_numpy(value))
+
+
 def load_adapter_tensors(model: Recommender, tensors: Tensors) -> None:
-    """Put them into the model; names and shapes must have been checked (``payload.check_like``)."""
+    """Put them into the model, item tables left aside; they must have been checked (``payload.check_like``)."""
     for name, value in shared_parameters(model).items():
         value.data.copy_(torch.from_numpy(tensors[name]))
 

@@ -22,6 +22,8 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 MAX_BYTES = 256 * 2**20
 MAX_HEADER = 4 * 2**20
 MAX_NAME = 64
+MAX_ITEMS = 2**21
+TABLE = "items."  # names of a catalogue's table: items.CATALOGUE.vectors (items, dim) and items.CATALOGUE.bias (items,)
 TASK_KINDS = ("train", "finish")
 
 
@@ -99,6 +101,29 @@ def check_like(tensors: Tensors, like: Mapping[str, npt.NDArray[Any]], what: str
             raise PayloadError(f"{what}: {key} has shape {value.shape}, expected {like[key].shape}")
         if not np.isfinite(value).all():
             raise PayloadError(f"{what}: {key} holds numbers that are not finite")
+
+
+def common(tensors: Tensors) -> Tensors:
+    """What every domain has: all but the table of a catalogue."""
+    return {key: value for key, value in tensors.items() if not key.startswith(TABLE)}
+
+
+def table(tensors: Tensors) -> Tensors:
+    """What owners of one catalogue share beside it; empty where they share nothing."""
+    return {key: value for key, value in tensors.items() if key.startswith(TABLE)}
+
+
+def check_table(tensors: Tensors, width: int, what: str) -> None:
+    """One catalogue's vectors and biases, of one length; else PayloadError."""
+    names = sorted(tensors)
+    stem = names[0].rpartition(".")[0] if names else ""
+    if names != [f"{stem}.bias", f"{stem}.vectors"] or len(stem) > MAX_NAME:
+        raise PayloadError(f"{what}: expected the bias and the vectors of one catalogue, found {len(names)} tables")
+    bias, vectors = (tensors[name] for name in names)
+    if bias.ndim != 1 or vectors.shape != (len(bias), width) or not 0 < len(bias) <= MAX_ITEMS:
+        raise PayloadError(f"{what}: item tables of shapes {bias.shape} and {vectors.shape} do not fit each other")
+    if not (np.isfinite(bias).all() and np.isfinite(vectors).all()):
+        raise PayloadError(f"{what}: an item table holds numbers that are not finite")
 
 
 def _open(raw: bytes) -> tuple[dict[str, str], Tensors]:

@@ -39,6 +39,7 @@ class ModelPlan:
     item_embedding: bool = True  # private item-id residual
     item_reading: bool = True  # it also stands in the histories that the user tower reads
     user_embedding: bool = True  # private user-id residual
+    shared_items: bool = False  # owners of one catalogue who are alike share item residuals and biases
     recency: float = 0.8  # weight of the last but one item relative to the last
 
 
@@ -54,10 +55,12 @@ class TrainPlan:
     least_steps: int = 32  # user batches an epoch at least; small domains take smaller batches for it
     epochs: int = 6  # most epochs of a training that stops early
     round_epochs: int = 1  # epochs of one federated round
+    private_rounds: bool = True  # private parameters train beside the released ones; never under privacy.epsilon
     personal_epochs: int = 2  # most epochs of the private fine-tuning after the last round
+    personal_rate: float = 0.3  # its learning rates, relative to the others
     gate: bool = True  # serve what the domain reaches alone where its validation finds that better
     pooled_epochs: int = 3  # most epochs on the pooled data
-    patience: int = 3  # epochs without a better validation NDCG@10 before stopping
+    patience: int = 6  # epochs without a better validation NDCG@10 before stopping
     lr: float = 1e-3
     lora_lr: float = 3e-4
     warmup: float = 0.1  # part of the steps
@@ -155,6 +158,13 @@ def _check(plan: Plan) -> None:
         _one_of("model.targets", target, LORA_TARGETS)
     if plan.train.loss != "softmax" and plan.train.negatives == 0 and not plan.private:
         raise ConfigError(f"train.loss={plan.train.loss} needs sampled negatives: set train.negatives to 1 or more")
+    if plan.model.shared_items:
+        if plan.private:
+            raise ConfigError("model.shared_items cannot go with privacy.epsilon: it releases a row for every item")
+        if plan.federation.family != "affinity" or not plan.train.private_rounds or not plan.model.item_embedding:
+            raise ConfigError(
+                "model.shared_items needs federation.family=affinity, train.private_rounds and model.item_embedding"
+            )
     if plan.private and plan.federation.family == "fedavg":
         raise ConfigError("privacy.epsilon needs federation.family=ffa or affinity: noise on A and B apart multiplies")
     for name in ("model", "train", "adversary", "privacy", "federation"):

@@ -175,7 +175,8 @@ def scenario(
         asked = read_scenario(name)
         if shops is not None:
             asked = replace(asked, shops=tuple(part.strip() for part in shops.split(",") if part.strip()))
-        plan = plan_from(settings, sets or [], named(rounds=rounds or asked.rounds))
+        given = named(rounds=rounds or asked.rounds, family=asked.families[0])
+        plan = plan_from(settings, [*asked.settings, *(sets or [])], given)
         one_of("--protocol", protocol, PROTOCOLS)
         place = out or Path("runs") / Path(name).stem
         with Bars() as bars:

@@ -222,7 +222,7 @@ class Comparison:
         for member in self.members:
             task = task_for(member.name)
             load_adapter_tensors(model, task.adapter)
-            private, facts = member.serve_best(model, self.plan)
+            private, facts = member.serve_best(model, task)
             scores = self.put("personal", member, self.ranked(model, member, private))
             self.say(f"{member.name} serves {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
             about = {"domain": member.name, "protocol": self.protocol, "personal": scores, **facts}

@@ -5,6 +5,7 @@ in a folder of its own and goes on after an interruption.
 """
 
 import json
+import shutil
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +41,7 @@ class Scenario:
     small_users: tuple[int, ...] = ()
     newcomers: bool = False  # each shop in turn stays outside and gets what an unknown domain gets
     rounds: int = 10
+    settings: tuple[str, ...] = ()  # section.key=value, before those of the command line
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,29 @@ def play(
         for run in runs(scenario, domains, seed):
             bars.say(f"seed {seed}: {run.label}")
             labels[run.label] = None
-            seeded = replace(plan, federation=replace(plan.federation, seed=seed, family=run.family))
+            seeded = under(plan, run.family, seed)
             place = out / run.label / f"seed-{seed}"
+            lend_alone(out, place)
             made = comparison(run.members, workshop, seeded, protocol, place, "in-process", bars, run.guests)
             made.run(scenario.methods)
     found = {label: {**summarise(out / label), "kinds": kinds_found(out / label, scenario.shops)} for label in labels}
     write_json(out / "summary.json", {"question": scenario.question, "runs": found})
     return found
+
+
+def lend_alone(out: Path, place: Path) -> None:
+    """What a domain reaches alone is the same under every rule: take it over from the runs before this one."""
+    for made in sorted(out.glob(f"*/{place.name}/homes/*/alone")):
+        wanted = place / "homes" / made.parent.name / "alone"
+        if (made / "alone.json").exists() and not wanted.exists():
+            shutil.copytree(made, wanted)
+
+
+def under(plan: Plan, family: str, seed: int) -> Plan:
+    """The plan under that rule of aggregation; only affinity knows item tables."""
+    shares = plan.model.shared_items and family == "affinity"
+    model = replace(plan.model, shared_items=shares)
+    return replace(plan, model=model, federation=replace(plan.federation, seed=seed, family=family))
 
 
 def kinds_found(folder: Path, shops: tuple[str, ...]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from client.evaluate import validate
 from client.gate import Candidate, alone, better
 from client.rounds import DomainMember
 from client.store import Home
-from shared.model import adapter_tensors, initial_state, load_adapter_tensors
+from shared.model import adapter_tensors, base_fingerprint, initial_state, load_adapter_tensors
+from shared.payload import Task
 
 
 def test_a_tie_goes_to_the_federation():
@@ -60,11 +61,12 @@ def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_p
     federated = {k: v + damage * draw.normal(size=v.shape).astype(np.float32) for k, v in noisy.items()}
     load_adapter_tensors(model, federated)
     before = validate(model, corpus, corpus.private(model))
-    private, facts = member.serve_best(model, plan)
+    task = Task("finish", 1, plan, federated, base_fingerprint(plan.model, model.base))
+    private, facts = member.serve_best(model, task)
     assert facts["valid"]["federated"] == pytest.approx(before)
     assert validate(model, corpus, private) == pytest.approx(max(facts["valid"].values()), abs=1e-3)
     assert facts["served"] == max(facts["valid"], key=facts["valid"].get)
     if damage:
         assert facts["served"] == "alone"
-    _, facts = member.serve_best(model, replace(plan, train=replace(plan.train, gate=False)))
+    _, facts = member.serve_best(model, replace(task, plan=replace(plan, train=replace(plan.train, gate=False))))
     assert facts["served"] == "federated"

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from support.tiny_members import tiny_plan
 
+import client.rounds as rounds
 from client.budget import Limits
 from client.recommend import Serving
 from client.rounds import DomainMember, coarse_weight, must_move
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
-from shared.model import initial_state
-from shared.payload import Task, update_from_bytes, update_to_bytes
+from shared.model import initial_state, item_table
+from shared.payload import Task, common, table, update_from_bytes, update_to_bytes
 
 
 def first_task(plan, kind="train"):
@@ -38,6 +39,85 @@ def test_a_round_is_a_function_of_its_task(members, plan):
     members[1].train(task)  # another domain on the same resident model in between
     two = members[0].train(task)
     assert all(np.array_equal(one.delta[name], two.delta[name]) for name in one.delta)
+
+
+def test_private_parameters_go_on_from_the_round_before(members, plan, tmp_path):
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
+    task, _ = first_task(plan)
+    model = member.workshop.model(plan)
+    assert not member.private_before(task, model).item.weight.any()
+    member.train(task)
+    first = member.private_before(replace(task, round=2), model).state_dict()
+    assert first["item.weight"].any()
+    member.train(replace(task, round=2))
+    second = member.private_before(replace(task, round=3), model).state_dict()
+    assert not np.array_equal(first["item.weight"], second["item.weight"])
+    # Asked again for round 2, it starts where round 1 ended, not where round 2 did.
+    again = member.private_before(replace(task, round=2), model).state_dict()
+    assert np.array_equal(first["item.weight"], again["item.weight"])
+    assert sorted(path.name for path in member.home.rounds.iterdir()) == ["1.safetensors", "2.safetensors"]
+    (member.home.rounds / "2.safetensors").write_bytes(b"damaged")
+    with pytest.raises(DataError, match=r"is damaged .* remove it"):
+        member.private_before(replace(task, round=3), model)
+
+
+def test_private_parameters_stay_out_where_noise_is_promised(members, tiny_base):
+    task, _ = first_task(tiny_plan(tiny_base, "privacy.epsilon=8.0"))
+    assert members[0].private_before(task, members[0].workshop.model(task.plan)) is None
+
+
+def test_the_learning_rate_falls_over_all_rounds(members, plan, monkeypatch):
+    parts = []
+    plain = rounds.train
+    monkeypatch.setattr(rounds, "train", lambda *a, **k: (parts.append(k["part"]), plain(*a, **k))[1])
+    task, _ = first_task(plan)  # of two rounds
+    for number in (1, 2, 3):
+        members[0].train(replace(task, round=number))
+    assert parts == [(0, 2), (1, 2), (1, 2)]
+
+
+def test_owners_of_one_catalogue_share_item_tables_where_the_plan_says_so(members, tiny_base, tmp_path):
+    plan = tiny_plan(tiny_base, "model.shared_items=true", "federation.family=affinity")
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
+    task, released = first_task(plan)
+    update = member.train(task)
+    own = table(update.delta)
+    assert common(update.delta).keys() == released
+    assert sorted(name.rpartition(".")[2] for name in own) == ["bias", "vectors"]
+    got = {name: value + np.float32(0.25) for name, value in own.items()}
+    second = replace(task, round=2, adapter={**task.adapter, **got})
+    start = member.private_before(second, member.workshop.model(plan))
+    np.testing.assert_array_equal(start.bias.detach(), next(v for name, v in got.items() if name.endswith("bias")))
+    moved = table(member.train(second).delta)
+    after = member.private_before(replace(task, round=3), member.workshop.model(plan))
+    for name, value in moved.items():
+        now = after.bias if name.endswith("bias") else after.item.weight
+        np.testing.assert_allclose(got[name] + value, now.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda items: {name.replace("items.", "items.0"): v for name, v in items.items()}, "lacks tensor 'items."),
+        (lambda items: {name: v[:-1] for name, v in items.items()}, "has shape"),
+        (lambda items: {name: v * np.nan for name, v in items.items()}, "not finite"),
+    ],
+)
+def test_an_item_table_of_another_catalogue_is_refused(members, tiny_base, change, says):
+    plan = tiny_plan(tiny_base, "model.shared_items=true", "federation.family=affinity")
+    task, _ = first_task(plan)
+    private = members[0].corpus(plan).private(members[0].workshop.model(plan))
+    items = change(item_table(private, members[0].domain.catalog.fingerprint))
+    with pytest.raises(PayloadError, match=says):
+        members[0].train(replace(task, adapter={**task.adapter, **items}))
+
+
+def test_an_item_table_that_the_plan_does_not_share_is_refused(members, plan):
+    task, _ = first_task(plan)
+    private = members[0].corpus(plan).private(members[0].workshop.model(plan))
+    items = item_table(private, members[0].domain.catalog.fingerprint)
+    with pytest.raises(PayloadError, match="its plan shares none"):
+        members[0].train(replace(task, adapter={**task.adapter, **items}))
 
 
 def test_a_private_round_is_in_the_ledger_before_anything_else(members, tiny_base, monkeypatch):

@@ -1,5 +1,7 @@
 """Two kinds of domains whose towers pull into two directions; LoRA is everyone's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.contracts import AggregatorContract
@@ -8,6 +10,7 @@ from server import registry
 from server.affinity import FEWEST, KEEP, KIN, NOISE, by_affinity, cosine_table, likeness, mixture, sketch
 from server.rounds import ServerState, adapter_for, step
 from server.rule import Aggregator
+from shared.errors import FederationError
 from shared.payload import AdapterUpdate
 from shared.plan import Plan
 
@@ -125,3 +128,86 @@ def test_the_round_starts_each_domain_from_its_own_mixture_and_survives_the_disk
     np.testing.assert_array_equal(state.adapter["item.weight"], adapter["item.weight"])  # what a new domain gets
     np.testing.assert_array_equal(adapter_for(second, aggregator, "new")["item.weight"], adapter["item.weight"])
     assert second.report["affinity"]["film0"]["film1"] > second.report["affinity"]["film0"]["tool0"]
+
+
+def shop(name, direction, draw, catalogue, items, number=1):
+    delta = {
+        "x.lora_B.weight": np.ones((2,), np.float32),
+        "item.weight": (direction + draw.normal(size=SIZE)).astype(np.float32),
+        "user.outward.bias": np.ones((3,), np.float32),
+        f"items.{catalogue}.vectors": np.full((items, 3), float(ord(name[-1])), np.float32),
+        f"items.{catalogue}.bias": np.full((items,), float(ord(name[-1])), np.float32),
+    }
+    return AdapterUpdate(name, number, delta, NOISE, "base")
+
+
+def test_owners_of_one_catalogue_share_its_table_and_nobody_else():
+    directions, draw = kinds()
+    film, tool = directions["film"], directions["tool"]
+    came = [
+        shop("film-a", film, draw, "c1", 4),
+        shop("film-c", film, draw, "c1", 4),
+        shop("film-x", film, draw, "c2", 6),
+    ]
+    came.append(shop("tool-z", tool, draw, "c1", 4))  # the same catalogue, another kind
+    _, memory, facts = by_affinity(4096).apply(None, came)
+    own = by_affinity(4096).offsets(memory, "film-a")
+    assert {name for name in own if name.startswith("items.")} == {"items.c1.bias", "items.c1.vectors"}
+    np.testing.assert_allclose(own["items.c1.bias"], (ord("a") + ord("c")) / 2, atol=0.1)
+    np.testing.assert_allclose(by_affinity(4096).offsets(memory, "film-x")["items.c2.vectors"], ord("x"))
+    np.testing.assert_allclose(by_affinity(4096).offsets(memory, "tool-z")["items.c1.bias"], ord("z"), atol=0.1)
+    assert facts["affinity"]["film-a"]["film-x"] > 0.7  # what is in a table says nothing of the kind
+
+
+def shared_state(memory=None):
+    plan = Plan(
+        model=replace(Plan().model, shared_items=True), federation=replace(Plan().federation, family="affinity")
+    )
+    names = {"x.lora_B.weight": 2, "item.weight": SIZE, "user.outward.bias": 3}
+    adapter = {name: np.zeros(size, np.float32) for name, size in names.items()}
+    return ServerState(1, plan, adapter, frozenset(names), "base", memory)
+
+
+def test_a_domain_gets_its_table_with_its_adapter_and_the_common_adapter_has_none():
+    directions, draw = kinds()
+    came = [shop("film-a", directions["film"], draw, "c1", 4), shop("film-c", directions["film"], draw, "c1", 4)]
+    after = step(shared_state(), lambda _: came, by_affinity(4096))
+    assert after.report["refused"] == {}
+    assert not any(name.startswith("items.") for name in after.adapter)
+    assert adapter_for(after, by_affinity(4096), "film-a")["items.c1.vectors"].shape == (4, 3)
+    assert not any(name.startswith("items.") for name in adapter_for(after, by_affinity(4096), "new"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"items.c1.bias": np.zeros(5, np.float32)}, "do not fit each other"),
+        ({"items.c1.vectors": np.full((4, 3), np.inf, np.float32)}, "not finite"),
+        ({"items.c1.vectors": np.zeros((4, 2), np.float32)}, "do not fit each other"),
+        ({"items.c2.bias": np.zeros(4, np.float32)}, "expected the bias and the vectors of one catalogue"),
+        ({"items.c1.bias": np.zeros(9, np.float32), "items.c1.vectors": np.zeros((9, 3), np.float32)}, "others sent"),
+        ({"else": np.zeros(3, np.float32)}, "unknown tensor"),
+    ],
+)
+def test_tables_that_cannot_be_mixed_are_refused(change, says):
+    directions, draw = kinds()
+    good = shop("film-a", directions["film"], draw, "c1", 4)
+    bad = shop("film-c", directions["film"], draw, "c1", 4)
+    bad = replace(bad, delta={**bad.delta, **change})
+    after = step(shared_state(), lambda _: [good, bad], by_affinity(4096))
+    assert after.report["domains"] == ["film-a"]
+    assert says in after.report["refused"]["film-c"]
+    # and of a shape that an earlier round did not have
+    late = step(
+        replace(after, round=2),
+        lambda _: [replace(shop("film-a", directions["film"], draw, "c1", 4), round=2)],
+        by_affinity(4096),
+    )
+    assert late.report["refused"] == {}
+
+
+def test_a_table_where_the_plan_shares_none_is_an_unknown_tensor():
+    directions, draw = kinds()
+    state = replace(shared_state(), plan=Plan())
+    with pytest.raises(FederationError, match="unknown tensor 'items"):
+        step(state, lambda _: [shop("film-a", directions["film"], draw, "c1", 4)], by_affinity(4096))

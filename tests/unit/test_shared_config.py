@@ -38,6 +38,9 @@ def test_defaults_and_sets():
         (["privacy.delta=1.0"], "privacy.delta"),
         (["privacy.epsilon=1.0", "federation.family=fedavg"], "family=ffa"),
         (["train.lr=1" + "0" * 400], "expected a number"),
+        (["model.shared_items=true", "privacy.epsilon=1.0", "federation.family=affinity"], "cannot go with privacy"),
+        (["model.shared_items=true"], "needs federation.family=affinity"),
+        (["model.shared_items=true", "federation.family=affinity", "train.private_rounds=false"], "private_rounds"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_error(sets, says):

@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pytest
 
+from shared.config import apply_sets
 from shared.errors import ConfigError
+from shared.plan import plan_from_json, read_plan
 from simulations.deal import deal, kind_of, subset
-from simulations.scenario import HERE, Scenario, kinds_found, read_scenario, runs
+from simulations.scenario import HERE, Scenario, kinds_found, lend_alone, read_scenario, runs, under
 
 
 def test_dealing_loses_nobody_and_gives_nobody_twice(members):
@@ -45,6 +47,25 @@ def test_every_scenario_file_can_be_read_and_says_who_takes_part(name, members):
         taking_part = {kind_of(domain.name, names) for domain in (*run.members, *run.guests)}
         assert taking_part == set(names)
         assert len(run.members) == (len(names) - 1 if asked.newcomers else asked.owners * len(names) + bool(small))
+
+
+def test_what_a_domain_reaches_alone_is_lent_to_the_next_run_of_the_same_seed(tmp_path):
+    made = tmp_path / "affinity" / "seed-7" / "homes" / "shop" / "alone"
+    made.mkdir(parents=True)
+    (made / "alone.json").write_text("{}")
+    for seed in (7, 8):
+        lend_alone(tmp_path, tmp_path / "ffa" / f"seed-{seed}")
+    assert (tmp_path / "ffa" / "seed-7" / "homes" / "shop" / "alone" / "alone.json").exists()
+    assert not (tmp_path / "ffa" / "seed-8").exists()
+
+
+def test_only_affinity_shares_item_tables():
+    plan = read_plan(apply_sets({}, ["model.shared_items=true", "federation.family=affinity"]))
+    assert under(plan, "affinity", 9).model.shared_items
+    other = under(plan, "ffa", 9)
+    assert not other.model.shared_items
+    assert (other.federation.family, other.federation.seed) == ("ffa", 9)
+    assert plan_from_json(other.to_json()) == other
 
 
 def test_scenarios_that_cannot_be_used(tmp_path):
