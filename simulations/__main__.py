@@ -234,6 +234,24 @@ def passport(
             Console().print(passports_of(found))
 
 
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def plot(
+    run: Annotated[Path, typer.Argument(help="A run directory: it holds rounds.jsonl.")],
+    out: Annotated[Path | None, typer.Option(help="The picture, .png, .svg or .pdf; default RUN/affinity.png.")] = None,
+) -> None:
+    """Draw who is alike, round by round (family affinity)."""
+    with settled():
+        from simulations.plots import plot_affinity
+
+        to = out or run / "affinity.png"
+        if to.suffix not in (".png", ".svg", ".pdf"):
+            raise ConfigError(f"--out: expected a name that ends with .png, .svg or .pdf, found {to.name!r}")
+        try:
+            typer.echo(plot_affinity(run, to))
+        except ImportError:
+            raise ConfigError("plot needs matplotlib: pip install 'isthmus[plots]'") from None
+
+
 def check_epsilons(text: str) -> list[float]:
     """``1,2,4`` -> [1.0, 2.0, 4.0]. Raises ConfigError."""
     try:

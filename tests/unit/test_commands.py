@@ -22,6 +22,7 @@ COMMANDS = [
     ("simulations", "evaluate"),
     ("simulations", "scenario"),
     ("simulations", "passport"),
+    ("simulations", "plot"),
     ("client",),
     ("client", "recommend"),
     ("client", "status"),

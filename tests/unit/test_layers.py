@@ -16,6 +16,7 @@ ONLY_IN = {
     "polars": {"shared/tables.py"},
     "grpc": {"client/relay.py", "client/worker.py"},
     "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py"},
+    "matplotlib": {"simulations/plots.py"},
     "ray": {"simulations/flower_run.py"},
     "flwr": {
         "shared/wire.py",
