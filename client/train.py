@@ -154,8 +154,9 @@ def _batch_step(
     negatives = among = None
     if plan.train.negatives:
         negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
-    elif plan.train.candidates and plan.train.candidates < len(catalogue.leaf):
-        among, stands_for = candidates(batch.items, len(catalogue.leaf), plan.train.candidates, draw)
+    elif len(catalogue.rivals) < len(catalogue.leaf) or 0 < plan.train.candidates < len(catalogue.leaf):
+        most = plan.train.candidates or len(catalogue.leaf)
+        among, stands_for = candidates(batch.items, catalogue.rivals, most, draw)
         wanted = torch.searchsorted(among, wanted)
 
     def loss_at(x: torch.Tensor) -> torch.Tensor:
@@ -203,20 +204,19 @@ def answers(batch: Batch, first: torch.Tensor) -> torch.Tensor:
 
 
 def candidates(
-    present: torch.Tensor, items: int, most: int, draw: np.random.Generator
+    present: torch.Tensor, rivals: torch.Tensor, most: int, draw: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Items that stand for the catalogue in one batch's softmax, in order, and what to add to their logits.
+    """Items that stand for ``rivals``, all that compete, in one batch's softmax, in order, and what to add to logits.
 
     Those of the batch itself are all there; of the others a sample, each standing for as many as were left out:
     log(others / sampled), which keeps the estimate of the partition sum unbiased (Bengio & Senecal 2008).
     """
-    certain = torch.zeros(items, dtype=torch.bool)
-    certain[present.reshape(-1)] = True
-    others = (~certain).nonzero().squeeze(1)
-    size = min(len(others), max(most - int(certain.sum()), most // 2))
+    certain = present.unique()
+    others = rivals[~torch.isin(rivals, certain)]
+    size = min(len(others), max(most - len(certain), most // 2))
     picked = others[torch.from_numpy(draw.choice(len(others), size, replace=False, shuffle=False))]
-    among = torch.cat([certain.nonzero().squeeze(1), picked]).sort().values
-    return among, torch.where(certain[among], 0.0, math.log(max(len(others), 1) / max(size, 1)))
+    among = torch.cat([certain, picked]).sort().values
+    return among, torch.where(torch.isin(among, certain), 0.0, math.log(max(len(others), 1) / max(size, 1)))
 
 
 def _loss(logits: torch.Tensor, targets: torch.Tensor, negatives: torch.Tensor | None, name: str) -> torch.Tensor:
@@ -233,6 +233,9 @@ class _Catalogue:
     def __init__(self, model: Recommender, corpus: Corpus, plan: Plan) -> None:
         self.model, self.corpus, self.space = model, corpus, corpus.space
         self.part = min(plan.train.encode_items, len(corpus.space))
+        # An item that nobody met yet may not have been there: that no history holds it says nothing against it.
+        known = torch.from_numpy(corpus.popularity > 0)
+        self.rivals = (known if not plan.train.judge_unmet else torch.ones_like(known)).nonzero().squeeze(1)
         self.still = plan.train.lora_lr == 0
         self.steps = 0
         self._leaf: torch.Tensor | None = None

@@ -155,7 +155,7 @@ def _train(model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick |
             past = Batch(batch.users, batch.items[:, :-1], batch.behaviours[:, :-1], batch.mask[:, :-1])
             wanted, among, stands_for = batch.items[:, 1:][at], None, torch.zeros(())
             if len(corpus.space) > CANDIDATES:
-                among, stands_for = candidates(batch.items, len(corpus.space), CANDIDATES, draw)
+                among, stands_for = candidates(batch.items, torch.arange(len(corpus.space)), CANDIDATES, draw)
                 wanted = torch.searchsorted(among, wanted)
             loss = F.cross_entropy(model(past, at, among) + stands_for, wanted)
             if not torch.isfinite(loss):

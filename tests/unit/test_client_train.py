@@ -5,6 +5,7 @@ from support.tiny_members import tiny_plan
 
 import client.train as train_module
 from client.evaluate import evaluate
+from client.rounds import DomainMember
 from client.train import candidates, train
 from shared.errors import TrainingError
 from shared.model import Recommender, adapter_tensors, load_adapter_tensors, positions_logits, released_names
@@ -136,15 +137,27 @@ def test_candidates_estimate_the_whole_softmax():
     present = torch.tensor([[3, 7, 7], [0, 5, 3]])
     estimates = []
     for _ in range(2000):
-        among, stands_for = candidates(present, 400, 60, draw)
+        among, stands_for = candidates(present, torch.arange(400), 60, draw)
         assert len(among) == 60 == len(among.unique())
         assert set(present.flatten().tolist()) <= set(among.tolist())
         assert stands_for[torch.isin(among, present)].abs().max() == 0
         estimates.append(float((logits[among] + stands_for).exp().sum()))
     assert np.mean(estimates) == pytest.approx(float(logits.exp().sum()), rel=0.01)
-    among, stands_for = candidates(torch.arange(400)[None], 400, 60, draw)
+    among, stands_for = candidates(torch.arange(400)[None], torch.arange(400), 60, draw)
     assert len(among) == 400
     assert stands_for.abs().max() == 0
+
+
+def test_an_item_that_nobody_met_is_not_passed_over(members, tiny_base):
+    base = tiny_plan(tiny_base, "train.user_events=2", "train.candidates=0")  # so few that some items stay unmet
+    for sets, judged in ((), False), (("train.judge_unmet=true",), True):
+        plan = tiny_plan(tiny_base, "train.user_events=2", "train.candidates=0", *sets)
+        _, corpus, private, _ = fit([DomainMember(members[0].domain, members[0].home, members[0].workshop)], plan)
+        unmet = torch.from_numpy(corpus.popularity == 0)
+        assert unmet.any()
+        moved = private.bias.detach() != corpus.private(members[0].workshop.model(base)).bias.detach()
+        assert bool(moved[unmet].any()) == judged
+        assert moved[~unmet].all()
 
 
 def test_candidates_train_about_as_well_as_the_whole_catalogue(members, tiny_base):
