@@ -44,8 +44,10 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
     # Same-kind's owners are all in small-shop, beside two small ones.
     asked["small-shop"] = ("7", ["scenario", "small-shop", "--root", shops, "--shops", "instruments,scientific"])
     four = ["--shops", "instruments,scientific,arts,office"]
-    asked["different-shops"] = ("7", ["scenario", "different-shops", "--root", shops, *four, "--rounds", "4"])
+    asked["different-shops"] = ("7", ["scenario", "different-shops", "--root", shops, *four, "--rounds", "6"])
     asked["new-kind"] = ("7", ["scenario", "new-kind", "--root", shops, *four, "--rounds", "2"])
+    for name in ("different-shops", "new-kind"):
+        asked[name][1].extend(["--families", "affinity"])
     asked["devices"] = ("7", ["scenario", "devices", "--root", media])
     for name in ("news", "music", "social"):
         asked[f"media-{name}"] = ("7", ["evaluate", "--data", f"{media}/{name}", "--methods", methods])

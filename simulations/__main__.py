@@ -32,7 +32,7 @@ from shared.console import (
     settled,
 )
 from shared.errors import ConfigError
-from shared.plan import PROTOCOLS
+from shared.plan import FAMILIES, PROTOCOLS
 
 
 class RunUnlessNamed(TyperGroup):
@@ -159,6 +159,7 @@ def scenario(
     root: Annotated[Path, typer.Option(help="The folder that holds the shops' folders.")],
     protocol: Annotated[str, typer.Option(help="loo, time, or loo-99 (99 sampled negatives).")] = "loo",
     shops: Annotated[str | None, typer.Option(help="Only these shops, with commas.")] = None,
+    families: Annotated[str | None, typer.Option(help="Only these rules of aggregation, with commas.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "7",
     rounds: Rounds = None,
     settings: SettingsFile = None,
@@ -175,6 +176,10 @@ def scenario(
         asked = read_scenario(name)
         if shops is not None:
             asked = replace(asked, shops=tuple(part.strip() for part in shops.split(",") if part.strip()))
+        if families is not None:
+            asked = replace(asked, families=tuple(part.strip() for part in families.split(",") if part.strip()))
+        for family in asked.families:
+            one_of("--families", family, FAMILIES)
         given = named(rounds=rounds or asked.rounds, family=asked.families[0])
         plan = plan_from(settings, [*asked.settings, *(sets or [])], given)
         one_of("--protocol", protocol, PROTOCOLS)
