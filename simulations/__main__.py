@@ -175,9 +175,9 @@ def scenario(
 
         asked = read_scenario(name)
         if shops is not None:
-            asked = replace(asked, shops=tuple(part.strip() for part in shops.split(",") if part.strip()))
+            asked = replace(asked, shops=listed("--shops", shops))
         if families is not None:
-            asked = replace(asked, families=tuple(part.strip() for part in families.split(",") if part.strip()))
+            asked = replace(asked, families=listed("--families", families))
         for family in asked.families:
             one_of("--families", family, FAMILIES)
         given = named(rounds=rounds or asked.rounds, family=asked.families[0])
@@ -279,6 +279,14 @@ def passports_of(found: dict[str, Any]) -> Table:
         gain = f"{cell['gain']:+.4f} ({cell['gain_low']:+.4f} to {cell['gain_high']:+.4f})"
         table.add_row(name, f"{cell['hr@10']:.4f}", f"{cell['ndcg@10']:.4f}", gain if name != "popularity" else "")
     return table
+
+
+def listed(option: str, text: str) -> tuple[str, ...]:
+    """``a, b`` -> (a, b). Raises ConfigError when there is none."""
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise ConfigError(f"{option}: expected names with commas, found {text!r}")
+    return parts
 
 
 def check_seeds(text: str) -> list[int]:

@@ -243,3 +243,9 @@ def write_domain(folder: Path, name: str) -> None:
     folder.mkdir()
     (folder / f"{name}.item").write_text("item_id:token\ttitle:token_seq\ni1\tA guitar\ni2\tA piano\n")
     (folder / f"{name}.inter").write_text("user_id:token\titem_id:token\nu1\ti1\nu1\ti2\n")
+
+
+@pytest.mark.parametrize("words", [("--families", "ffa,median"), ("--families", ","), ("--shops", " ,")])
+def test_a_scenario_refuses_what_it_does_not_know(words):
+    line = misuse("simulations", "scenario", "same-kind", "--root", "x", *words)
+    assert f"{words[0]}: expected" in line
