@@ -131,10 +131,25 @@ def table(found: dict) -> list[str]:
             spelt = [f"{c['mean']:.4f} ({c['low']:.4f} to {c['high']:.4f})" for c in cells]
             spelt.append("" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})")
             lines.append(f"| {domain} | {NAMES.get(method, method)} | {' | '.join(spelt)} |")
+    lines += ["", *strata_table(found["strata"])]
     if kinds := found.get("kinds"):
         cosines = f"within kinds {kinds['within']}, across {kinds['across']} (least, median, most)"
         lines += ["", f"Affinities {cosines}; AUC {kinds['auc']:.3f}"]
     return [*lines, ""]
+
+
+def strata_table(strata: dict) -> list[str]:
+    """NDCG@10 of each stratum, the mean of the domains that have such cases; a row for each method."""
+    names = list(next(iter(next(iter(strata.values())).values())))
+    lines = [f"| NDCG@10 of | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    for method, domains in strata.items():
+        cells = []
+        for name in names:
+            having = [domain[name] for domain in domains.values() if domain[name]["cases"]]
+            figure = sum(one["ndcg@10"] for one in having) / len(having) if having else None
+            cells.append("" if figure is None else f"{figure:.4f} ({sum(one['cases'] for one in having):,} cases)")
+        lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
+    return lines
 
 
 def _commit() -> str:

@@ -53,16 +53,45 @@ def test_kinds_are_found_and_share_towers_only_among_themselves():
     assert delta.keys() == {"x.lora_B.weight"}
     np.testing.assert_allclose(delta["x.lora_B.weight"], 3.5)  # the mean of 1..6
     own = by_affinity(4096).offsets(memory, "film1")["item.weight"]
-    np.testing.assert_allclose(own, np.mean([u.delta["item.weight"] for u in given[:3]], 0), atol=0.02)
-    assert facts["cosines"]["film0"]["film1"] == pytest.approx(0.5, abs=0.06)
-    assert facts["affinity"]["film0"]["film1"] == pytest.approx(1.0, abs=0.12)
+    assert np.corrcoef(own, np.mean([u.delta["item.weight"] for u in given[:3]], 0))[0, 1] > 0.99
+    assert abs(np.corrcoef(own, directions["tool"])[0, 1]) < 0.1
+    # In the first round less what all have in common: half of a direction's power is left beside all of its noise.
+    assert facts["cosines"]["film0"]["film1"] == pytest.approx(1 / 3, abs=0.06)
+    assert facts["affinity"]["film0"]["tool1"] == pytest.approx(-2 / 3, abs=0.12)
+    _, _, facts = by_affinity(4096).apply(memory, updates(directions, draw))
+    assert facts["cosines"]["film0"]["film1"] == pytest.approx(0.66, abs=0.06)  # two rounds tell more than one
     assert abs(facts["affinity"]["film0"]["tool1"]) < 0.16
+
+
+def test_what_all_have_in_common_makes_nobody_kin_in_the_first_round():
+    directions, draw = kinds()
+    way = 3 * draw.normal(size=SIZE)
+    common = {kind: direction + way for kind, direction in directions.items()}
+    _, memory, facts = by_affinity(4096).apply(None, updates(common, draw))
+    assert facts["affinity"]["film0"]["tool0"] < 0 < KIN < facts["affinity"]["film0"]["film1"]
+    own = by_affinity(4096).offsets(memory, "film0")["item.weight"]
+    assert np.corrcoef(own, directions["tool"])[0, 1] < 0.1
+
+
+def test_one_domain_alone_keeps_its_own():
+    directions, draw = kinds()
+    (one, *_) = updates(directions, draw)
+    _, memory, facts = by_affinity(4096).apply(None, [one])
+    np.testing.assert_array_equal(
+        by_affinity(4096).offsets(memory, one.domain)["item.weight"], one.delta["item.weight"]
+    )
+    assert facts["shares"] == {one.domain: {one.domain: 1.0}}
+
+
+def test_names_of_unknown_domains_get_nothing():
+    directions, draw = kinds()
+    _, memory, facts = by_affinity(4096).apply(None, updates(directions, draw))
     assert sum(facts["shares"]["film0"].values()) == pytest.approx(1, abs=1e-3)
     assert by_affinity(4096).offsets(memory, "unknown") == {}
 
 
 def test_strangers_keep_to_themselves():
-    alike = np.array([[1.0, 0.45], [0.45, 1.0]])
+    alike = np.array([[1.0, 0.2], [0.2, 1.0]])
     np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0])), np.eye(2), atol=0.03)
     half = mixture(np.array([[1.0, KIN], [KIN, 1.0]]), np.ones(2))
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
@@ -123,7 +152,8 @@ def test_the_round_starts_each_domain_from_its_own_mixture_and_survives_the_disk
     registry.save_state(tmp_path, state)
     state = registry.load_state(tmp_path)
     second = step(state, carry, aggregator)
-    np.testing.assert_allclose(started["film0"], started["film2"], atol=0.05)
+    assert np.corrcoef(started["film0"], started["film2"])[0, 1] > 0.95
+    assert abs(np.corrcoef(started["film0"], started["tool2"])[0, 1]) < 0.1
     assert np.abs(started["film0"] - started["tool0"]).max() > 1
     np.testing.assert_array_equal(state.adapter["item.weight"], adapter["item.weight"])  # what a new domain gets
     np.testing.assert_array_equal(adapter_for(second, aggregator, "new")["item.weight"], adapter["item.weight"])
@@ -150,12 +180,13 @@ def test_owners_of_one_catalogue_share_its_table_and_nobody_else():
         shop("film-x", film, draw, "c2", 6),
     ]
     came.append(shop("tool-z", tool, draw, "c1", 4))  # the same catalogue, another kind
-    _, memory, facts = by_affinity(4096).apply(None, came)
+    _, memory, _ = by_affinity(4096).apply(None, came)  # too few of too many kinds to tell them apart at once
+    _, memory, facts = by_affinity(4096).apply(memory, came)
     own = by_affinity(4096).offsets(memory, "film-a")
     assert {name for name in own if name.startswith("items.")} == {"items.c1.bias", "items.c1.vectors"}
-    np.testing.assert_allclose(own["items.c1.bias"], (ord("a") + ord("c")) / 2, atol=0.1)
-    np.testing.assert_allclose(by_affinity(4096).offsets(memory, "film-x")["items.c2.vectors"], ord("x"))
-    np.testing.assert_allclose(by_affinity(4096).offsets(memory, "tool-z")["items.c1.bias"], ord("z"), atol=0.1)
+    np.testing.assert_allclose(own["items.c1.bias"], ord("a") + ord("c"), atol=0.1)
+    np.testing.assert_allclose(by_affinity(4096).offsets(memory, "film-x")["items.c2.vectors"], 2 * ord("x"))
+    np.testing.assert_allclose(by_affinity(4096).offsets(memory, "tool-z")["items.c1.bias"], 2 * ord("z"), atol=0.1)
     assert facts["affinity"]["film-a"]["film-x"] > 0.7  # what is in a table says nothing of the kind
 
 
