@@ -55,9 +55,9 @@ def test_kinds_are_found_and_share_towers_only_among_themselves():
     own = by_affinity(4096).offsets(memory, "film1")["item.weight"]
     assert np.corrcoef(own, np.mean([u.delta["item.weight"] for u in given[:3]], 0))[0, 1] > 0.99
     assert abs(np.corrcoef(own, directions["tool"])[0, 1]) < 0.1
-    # In the first round less what all have in common: half of a direction's power is left beside all of its noise.
-    assert facts["cosines"]["film0"]["film1"] == pytest.approx(1 / 3, abs=0.06)
-    assert facts["affinity"]["film0"]["tool1"] == pytest.approx(-2 / 3, abs=0.12)
+    # The first round less the mean of all six: (1/2 - 1/6) / (1/2 + 5/6) within, (-1/2 - 1/6) / (1/2 + 5/6) across.
+    assert facts["cosines"]["film0"]["film1"] == pytest.approx(1 / 4, abs=0.06)
+    assert facts["cosines"]["film0"]["tool1"] == pytest.approx(-1 / 2, abs=0.06)
     _, _, facts = by_affinity(4096).apply(memory, updates(directions, draw))
     assert facts["cosines"]["film0"]["film1"] == pytest.approx(0.66, abs=0.06)  # two rounds tell more than one
     assert abs(facts["affinity"]["film0"]["tool1"]) < 0.16
