@@ -32,7 +32,7 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
     """Name -> (seeds, words after ``python -m simulations``); most telling first.
 
     Sized so that all of it takes a night on two cores: three seeds where a run takes minutes, one where it takes an
-    hour; four kinds of shops federate, two where each has four owners (the larger scenarios: the same words, more
+    hour; three or four kinds of shops federate, two where each has four owners (the larger scenarios: the same words, more
     ``--shops``, more ``--seeds``).
     """
     shops, media = str(root / "shop"), str(root / "media")
@@ -44,7 +44,8 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
     # Same-kind's owners are all in small-shop, beside two small ones.
     asked["small-shop"] = ("7", ["scenario", "small-shop", "--root", shops, "--shops", "instruments,scientific"])
     four = ["--shops", "instruments,scientific,arts,office"]
-    asked["different-shops"] = ("7", ["scenario", "different-shops", "--root", shops, *four, "--rounds", "6"])
+    three = ["--shops", "instruments,scientific,office"]
+    asked["different-shops"] = ("7", ["scenario", "different-shops", "--root", shops, *three, "--rounds", "6"])
     asked["new-kind"] = ("7", ["scenario", "new-kind", "--root", shops, *four, "--rounds", "2"])
     for name in ("different-shops", "new-kind"):
         asked[name][1].extend(["--families", "affinity"])
