@@ -32,7 +32,7 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
     """Name -> (seeds, words after ``python -m simulations``); most telling first.
 
     Sized so that all of it takes a night on two cores: three seeds where a run takes minutes, one where it takes an
-    hour; three or four kinds of shops federate, two where each has four owners (the larger scenarios: the same words, more
+    hour; three or four kinds of shops federate, two where each has four owners (larger scenarios: the same words, more
     ``--shops``, more ``--seeds``).
     """
     shops, media = str(root / "shop"), str(root / "media")
