@@ -25,6 +25,7 @@ NAMES = {
     "federated": "ours, global model",
     "personal": "ours, federated + private",
     "devices": "ours, one user = one client",
+    "together": "ours, devices that read all domains",
 }
 
 

@@ -23,8 +23,8 @@ KEEP = 0.8  # of an older direction after each round: a domain that drifts finds
 # Measured: four owners of one shop agree at .39 with 2,110 users each and at .55 with 4,280, which is 3,350 both times.
 NOISE = 3350.0
 FEWEST = 64.0  # users that a domain counts for at least: a tiny declared weight may not make everybody its kin
-# Likeness at which two domains are half kin. Over eight rounds owners of one kind fell from 1.1 to .53 (as towers settle,
-# what is left of an update is more and more a domain's own), two kinds stayed at .2 and below, .37 for one of 100 users.
+# Likeness at which two domains are half kin. Over eight rounds owners of one kind fell from 1.1 to .53 (as towers
+# settle, what is left of an update is more and more a domain's own); two kinds stayed below .2, .37 for 100 users.
 KIN, SOFT = 0.42, 0.04
 
 
@@ -50,7 +50,7 @@ def by_affinity(cap: float) -> Aggregator:
             kept[place] = (KEEP * before + sketch(towers(update.delta))).astype(np.float32)
         directions = np.stack([kept[_key("direction", name)] for name in names]).astype(np.float64)
         if not memory:
-            # From the start, and while the rate warms up, all kinds move one way first: only what sets them apart tells.
+            # While the rate warms up all kinds move one way from the common start: only what sets them apart tells.
             directions = directions - directions.mean(axis=0)
         cosines = cosine_table(directions)
         alike = likeness(cosines, np.array([update.weight for update in came]))

@@ -61,7 +61,14 @@ class Recommender(nn.Module):
             torch.manual_seed(torch_stream(seed, "towers").initial_seed())
             self.item = ItemTower(self.dim, plan.hidden)
             self.user = UserTower(
-                self.dim, plan.width, plan.blocks, plan.heads, len(BEHAVIOURS), plan.max_history, plan.dropout
+                self.dim,
+                plan.width,
+                plan.blocks,
+                plan.heads,
+                # What was done, and in which of its domains: one vector for each pair.
+                len(BEHAVIOURS) * plan.domains,
+                plan.max_history,
+                plan.dropout,
             )
         self.mix = Mix()
         self._encoded: dict[int, tuple[Space, bytes, torch.Tensor]] = {}

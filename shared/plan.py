@@ -36,6 +36,7 @@ class ModelPlan:
     heads: int = 4
     dropout: float = 0.3
     max_history: int = 50
+    domains: int = 1  # whose histories one user tower reads together, on a device that holds them all
     item_embedding: bool = True  # private item-id residual
     item_reading: bool = True  # it also stands in the histories that the user tower reads
     user_embedding: bool = True  # private user-id residual
@@ -187,7 +188,10 @@ def _check(plan: Plan) -> None:
 
 # The least value of a setting where it is not 0.
 LOWEST: dict[str, float] = {
-    **{f"model.{key}": 1 for key in ("max_tokens", "top_layers", "rank", "hidden", "width", "heads", "max_history")},
+    **{
+        f"model.{key}": 1
+        for key in ("max_tokens", "top_layers", "rank", "hidden", "width", "heads", "max_history", "domains")
+    },
     **{
         f"train.{key}": 1
         for key in (
@@ -220,6 +224,7 @@ HIGHEST: dict[str, int] = {
     "model.blocks": 32,
     "model.heads": 64,
     "model.max_history": 5000,
+    "model.domains": 7,
 }
 
 

@@ -55,6 +55,7 @@ NAMES = {  # method -> its column; broken so that five of them fit 80 characters
     "personal": "federated\n+ private",
     "pooled": "pooled",
     "devices": "devices",
+    "together": "devices,\ntogether",
 }
 BASELINES = {
     "popularity": "popularity",
@@ -134,8 +135,8 @@ def evaluate(
 ) -> None:
     """Compare methods and baselines over several seeds, with bootstrap intervals and paired tests.
 
-    Methods: zero_shot, local, federated, personal, pooled, devices; baselines: popularity, item_knn, bpr_mf,
-    sasrec, unisrec, fedmf, fedncf, pfedrec.
+    Methods: zero_shot, local, federated, personal, pooled, devices, together; baselines: popularity, item_knn,
+    bpr_mf, sasrec, unisrec, fedmf, fedncf, pfedrec.
     """
     quiet_libraries()
     with settled():
@@ -330,7 +331,7 @@ def check_methods(only: Sequence[str]) -> tuple[str, ...]:
     chosen = [name.strip().replace("-", "_") for text in only for name in text.split(",") if name.strip()]
     for name in chosen:
         one_of("--only", name, (*NAMES, *BASELINES))
-    return tuple(chosen) or tuple(name for name in NAMES if name != "devices")
+    return tuple(chosen) or tuple(name for name in NAMES if name not in ("devices", "together"))
 
 
 def one_of(option: str, value: str, known: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ federated  the global model, as it leaves the last round
 personal   the global model, then private fine-tuning at home
 pooled     all domains' data in one place: what no federation may do
 devices    no domain holds anything: each of its users is a client
+together   likewise, and a device also reads what it holds of the other domains
 and the baselines, each on one domain alone
 """
 
@@ -44,13 +45,13 @@ from shared.model import (
 from shared.payload import Tensors
 from shared.plan import Plan
 from simulations.baselines import BASELINES, fit_baseline
-from simulations.devices import train_devices
+from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower
 from simulations.in_process import in_process
 from simulations.versions import versions
 
 Say = Callable[[str], None]
-METHODS = ("zero_shot", "local", "federated", "personal", "pooled", "devices")
+METHODS = ("zero_shot", "local", "federated", "personal", "pooled", "devices", "together")
 
 
 @dataclass
@@ -90,6 +91,7 @@ class Comparison:
             "pooled": self.pooled,
             "devices": self.devices,
             **{name: partial(self.baseline, name) for name in BASELINES},
+            "together": self.together,  # last: its model is another one
         }
         for method, fill in runs.items():
             wanted = method in methods or (method == "federated" and "personal" in methods)
@@ -164,6 +166,17 @@ class Comparison:
             )
             self.say(f"{member.name} devices: kept epoch {outcome.epochs}, validation NDCG@10 {outcome.best:.4f}")
             self.put("devices", member, self.ranked(model, member, private))
+
+    def together(self, model: Recommender, start: Tensors) -> None:
+        """Each domain in turn recommends on devices that hold their users' histories in all of them."""
+        if self.protocol != "loo" or len(self.members) < 2:
+            raise ConfigError("together expects two domains or more and --protocol loo")
+        for member in self.members:
+            others = [other.domain for other in self.members if other is not member]
+            corpus, tick = member.corpus(self.plan), self.tick(f"{member.name}: devices, together")
+            ranked, outcome = train_together(self.workshop, corpus, others, self.plan, tick)
+            self.say(f"{member.name} together: kept epoch {outcome.epochs}, validation NDCG@10 {outcome.best:.4f}")
+            self.put("together", member, ranked)
 
     def baseline(self, name: str, model: Recommender, start: Tensors) -> None:
         """One of the baselines, on each domain alone."""

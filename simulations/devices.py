@@ -10,15 +10,23 @@ With one local step the sum of the devices' gradients is the gradient of their s
 side, as one batch of the training loop. ``device_losses`` is the slow truth that a test holds it against.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
 from client.batches import pad, windows
-from client.corpus import Corpus
+from client.corpus import Corpus, build_corpus
+from client.dataset import Domain, Interactions
+from client.evaluate import TOP, Ranked, model_score, rank_cases
+from client.rounds import Workshop
+from client.splits import Cases, Histories
 from client.train import Outcome, Tick, answers, predictions, train
+from shared.catalog import BEHAVIOURS, Catalog
 from shared.model import Private, Recommender
 from shared.plan import Plan
 
@@ -36,6 +44,77 @@ def train_devices(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | N
     place = ("devices", corpus.name)
     epochs = plan.train.epochs
     return private, train(model, [corpus], [private], whole, epochs=epochs, place=place, early_stopping=True, tick=tick)
+
+
+def join(target: Domain, others: Sequence[Domain]) -> Domain:
+    """What devices hold of several domains, as one: the target's items and users first, in their order.
+
+    Users are matched by their id. No clock is common to domains of which only the order is known, so each user's
+    history is what they did in the others, then what they did in the target. The domain of an event stands in its
+    behaviour code: the target's codes as they are, those of the k-th other moved by k times their number.
+    """
+    parts = [*others, target]  # in the order of a history
+    numbers = [*range(1, len(parts)), 0]
+    ids = list(target.interactions.user_ids)
+    known = set(ids)
+    for other in others:
+        ids += [user for user in other.interactions.user_ids if user not in known]
+        known.update(other.interactions.user_ids)
+    place = {user: row for row, user in enumerate(ids)}
+    sizes = [len(one.catalog) for one in (target, *others)]
+    shift = {number: sum(sizes[:number]) for number in numbers}
+    columns: dict[str, list[Any]] = {name: [] for name in ("users", "items", "behaviours", "weights", "part")}
+    for at, (part, number) in enumerate(zip(parts, numbers, strict=True)):
+        data = part.interactions
+        columns["users"].append(np.array([place[user] for user in data.user_ids], np.int32)[data.users])
+        columns["items"].append((data.items + shift[number]).astype(np.int32))
+        columns["behaviours"].append((data.behaviours + number * len(BEHAVIOURS)).astype(np.int8))
+        columns["weights"].append(data.weights)
+        columns["part"].append(np.full(len(data), at))
+    users, items, behaviours, weights, part_of = (np.concatenate(column) for column in columns.values())
+    order = np.lexsort((np.arange(len(users)), part_of, users))
+    name = f"{target.name} and {', '.join(other.name for other in others)}"
+    catalogs = [target.catalog, *(other.catalog for other in others)]
+    catalog = Catalog(
+        name,
+        tuple(f"{one.domain}/{item}" for one in catalogs for item in one.ids),
+        tuple(title for one in catalogs for title in one.titles),
+        tuple(text for one in catalogs for text in one.texts),
+    )
+    positions = np.arange(len(users), dtype=np.float64)
+    data = Interactions(tuple(ids), users[order], items[order], behaviours[order], positions, weights[order])
+    return Domain(name, target.folder, catalog, data, ())
+
+
+def asked_of(cases: Cases, users: npt.NDArray[np.int32]) -> Cases:
+    """The cases of some users (positions, rising), who all must be there."""
+    rows = np.flatnonzero(np.isin(cases.users, users))
+
+    def some(part: Histories) -> Histories:
+        index = np.concatenate([np.arange(*part.offsets[[row, row + 1]]) for row in rows])
+        offsets = np.concatenate([[0], np.cumsum(part.lengths[rows])]).astype(np.int64)
+        return Histories(offsets, part.items[index], part.behaviours[index])
+
+    return Cases(cases.users[rows], some(cases.histories), some(cases.targets), seen=None)
+
+
+def train_together(
+    workshop: Workshop, target: Corpus, others: Sequence[Domain], plan: Plan, tick: Tick | None = None
+) -> tuple[Ranked, Outcome]:
+    """Devices that read all they hold: how the target's own test cases rank among the target's own items.
+
+    Protocol loo only. The cases are the target's, their histories begin in the other domains.
+    """
+    wide = replace(plan, model=replace(plan.model, domains=1 + len(others)))
+    model, domain = workshop.model(wide), join(target.domain, others)
+    corpus = build_corpus(domain, "loo", workshop.space(wide, domain), wide)
+    askers = target.split.test.users
+    split = replace(corpus.split, valid=asked_of(corpus.split.valid, askers), test=asked_of(corpus.split.test, askers))
+    corpus = replace(corpus, split=split)
+    private, outcome = train_devices(model, corpus, wide, tick)
+    own = len(target.space)
+    score = model_score(model, corpus, split.test, private)
+    return rank_cases(split.test, own, lambda rows: score(rows)[:, :own], TOP), outcome
 
 
 def device_losses(

@@ -3,10 +3,12 @@ from support.tiny_members import tiny_plan
 from torch.nn import functional as F
 
 from client.batches import pad, windows
+from client.corpus import build_corpus
 from client.train import answers, predictions
+from shared.catalog import BEHAVIOURS
 from shared.model import Recommender, shared_parameters
 from shared.prefix import find_base
-from simulations.devices import device_losses, train_devices
+from simulations.devices import asked_of, device_losses, join, train_devices, train_together
 
 
 def opened(members, base):
@@ -65,3 +67,37 @@ def test_devices_learn(members, tiny_base):
     _, outcome = train_devices(model, corpus, plan)
     assert outcome.epochs
     assert outcome.best > outcome.valid[0]
+
+
+def test_joined_domains_by_hand(members):
+    target, other = members[0].domain, members[1].domain
+    both = join(target, [other])
+    data, own, more = both.interactions, target.interactions, other.interactions
+    assert data.user_ids[: len(own.user_ids)] == own.user_ids
+    assert set(data.user_ids) == {*own.user_ids, *more.user_ids}
+    assert len(data) == len(own) + len(more)
+    assert both.catalog.texts == (*target.catalog.texts, *other.catalog.texts)
+    shared = next(user for user in own.user_ids if user in more.user_ids)
+    rows = data.users == data.user_ids.index(shared)
+    first = more.items[more.users == more.user_ids.index(shared)] + len(target.catalog)
+    then = own.items[own.users == own.user_ids.index(shared)]
+    assert data.items[rows].tolist() == [*first, *then]
+    away = data.items[rows] >= len(target.catalog)
+    assert (data.behaviours[rows] >= len(BEHAVIOURS)).tolist() == away.tolist()
+
+
+def test_devices_that_read_all_they_hold_answer_the_same_cases(members, tiny_base):
+    plan = tiny_plan(tiny_base)
+    corpus = members[0].corpus(plan)
+    ranked, outcome = train_together(members[0].workshop, corpus, [members[1].domain], plan)
+    assert len(ranked.ranks) == len(corpus.split.test.targets.items)
+    assert ranked.candidates.max() == len(corpus.space)
+    assert ranked.top.max() < len(corpus.space)
+    assert outcome.epochs
+    joined = build_corpus(join(corpus.domain, [members[1].domain]), "loo", corpus.space, plan)
+    asked = asked_of(joined.split.test, corpus.split.test.users)
+    assert asked.users.tolist() == corpus.split.test.users.tolist()
+    assert asked.targets.items.tolist() == corpus.split.test.targets.items.tolist()
+    for row in range(len(asked)):
+        own = corpus.split.test.histories.row(row).tolist()
+        assert asked.histories.row(row).tolist()[-len(own) :] == own
