@@ -42,6 +42,9 @@ def main(
     cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = CACHE,
     protocol: Annotated[str, typer.Option(help="How the domain evaluates itself: loo, time or loo-99.")] = "loo",
     max_epsilon: Annotated[float | None, typer.Option(help="Refuse releases beyond this epsilon.")] = None,
+    share_items: Annotated[
+        bool, typer.Option("--share-items", help="Let owners of the same catalogue have its item table.")
+    ] = False,
     base: Annotated[str, typer.Option(help="This domain's copy of the federation's checkpoint.")] = "minilm",
     root_certificates: Annotated[Path | None, typer.Option(help="The server's ca.crt; none: loopback only.")] = None,
     key: Annotated[Path | None, typer.Option(help="This node's private key, where the server asks for one.")] = None,
@@ -70,7 +73,14 @@ def main(
             from client.supervise import run_client
 
             member = open_member(
-                data, domain, place, cache=str(cache), protocol=protocol, max_epsilon=max_epsilon, base=base
+                data,
+                domain,
+                place,
+                cache=str(cache),
+                protocol=protocol,
+                max_epsilon=max_epsilon,
+                base=base,
+                share_items=share_items,
             )
             member.workshop.tick = bars.tick
             bars.say(member.domain.describe())

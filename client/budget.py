@@ -14,6 +14,7 @@ class Limits:
     """What a data owner allows; ``None`` leaves the choice to the federation's plan."""
 
     max_epsilon: float | None = None
+    share_items: bool = False  # whether item residuals and biases may go to owners of the same catalogue
 
 
 def planned_noise(plan: Plan, users: int, rate: float) -> float:
@@ -31,7 +32,15 @@ def planned_noise(plan: Plan, users: int, rate: float) -> float:
 
 
 def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event: Event | None) -> float:
-    """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high."""
+    """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high.
+
+    Also when the plan would release what the data owner did not allow.
+    """
+    if plan.model.shared_items and not limits.share_items:
+        raise BudgetError(
+            "the plan shares item tables among owners of one catalogue (model.shared_items), which tell what is met "
+            "here and how often; this domain allows it only when started with --share-items"
+        )
     if next_event is None:
         if limits.max_epsilon is not None:
             raise BudgetError(

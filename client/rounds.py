@@ -100,7 +100,7 @@ class DomainMember:
         return self._corpus[1]
 
     def train(self, task: Task) -> AdapterUpdate:
-        """One round from the task's adapter; a function of the task, the data and the seed alone.
+        """One round from the task's adapter; a function of the task, the data, the seed and what the round before left.
 
         Raises PayloadError when the task does not fit, BudgetError when it would overspend, TrainingError when
         nothing moved.
@@ -301,11 +301,12 @@ def open_member(
     cache: str,
     protocol: str = "loo",
     max_epsilon: float | None = None,
+    share_items: bool = False,
     base: str | None = None,
     simulated: bool = False,
 ) -> DomainMember:
     """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
-    limits = Limits(max_epsilon)
+    limits = Limits(max_epsilon, share_items)
     workshop = Workshop(Path(cache))
     domain = read_domain(folder, name)
     if base is not None:

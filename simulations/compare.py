@@ -247,7 +247,12 @@ class Comparison:
 
     def spec(self) -> Path:
         """What Flower's actors need to open the members themselves."""
-        options = {"cache": str(self.workshop.cache.resolve()), "protocol": self.protocol, "simulated": True}
+        options = {
+            "cache": str(self.workshop.cache.resolve()),
+            "protocol": self.protocol,
+            "simulated": True,
+            "share_items": True,
+        }
         members = {
             member.name: {
                 "folder": str(member.domain.folder.resolve()),

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from client.budget import Limits
 from client.dataset import Domain, read_domain
 from client.rounds import DomainMember, Workshop
 from client.store import Home, write_json
@@ -14,6 +15,8 @@ from shared.plan import Plan
 from simulations.compare import Comparison
 from simulations.summary import summarise
 from simulations.world import write_world
+
+ALLOWS = Limits(share_items=True)  # who simulates owns all the data, and asks by the plan
 
 
 def start(
@@ -52,7 +55,9 @@ def comparison(
     """The domains as members, their homes in the run directory; ``guests`` do not train."""
     members, visitors = (
         [
-            DomainMember(domain, Home(run / "homes" / domain.name), workshop, protocol=protocol, simulated=True)
+            DomainMember(
+                domain, Home(run / "homes" / domain.name), workshop, protocol=protocol, limits=ALLOWS, simulated=True
+            )
             for domain in those
         ]
         for those in (domains, guests)

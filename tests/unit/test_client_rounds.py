@@ -80,6 +80,10 @@ def test_owners_of_one_catalogue_share_item_tables_where_the_plan_says_so(member
     plan = tiny_plan(tiny_base, "model.shared_items=true", "federation.family=affinity")
     member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
     task, released = first_task(plan)
+    with pytest.raises(BudgetError, match="only when started with --share-items"):
+        member.train(task)
+    assert not member.home.rounds.exists()
+    member.limits = Limits(share_items=True)
     update = member.train(task)
     own = table(update.delta)
     assert common(update.delta).keys() == released
