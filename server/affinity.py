@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from server.rule import Aggregator
 from shared.errors import FederationError
-from shared.payload import AdapterUpdate, Tensors, common
+from shared.payload import TABLE, AdapterUpdate, Tensors, common
 from shared.seeding import stream
 
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ def by_affinity(cap: float) -> Aggregator:
         came = sorted(updates, key=lambda update: update.domain)
         if not came:
             raise FederationError("no usable update this round; keep the last adapter and retry")
-        kept = dict(memory or {})
+        kept = {key: value for key, value in (memory or {}).items() if not _outdated(key, came)}
         names = [update.domain for update in came]
         weights = np.array([min(update.weight, cap) for update in came])
         directions = np.zeros((len(came), SKETCH), np.float32)
@@ -76,6 +76,11 @@ def by_affinity(cap: float) -> Aggregator:
         return {key.removeprefix(start): value for key, value in (memory or {}).items() if key.startswith(start)}
 
     return Aggregator(lambda: None, apply, "exact: LoRA as in ffa, towers mixed by affinity", offsets)
+
+
+def _outdated(key: str, came: list[AdapterUpdate]) -> bool:
+    """Whether this is the table of a catalogue that its domain has no more: memory may not grow with each change."""
+    return any(key.startswith(_key("tower", u.domain, TABLE)) and key.rpartition("\n")[2] not in u.delta for u in came)
 
 
 def towers(delta: Tensors) -> Tensors:

@@ -24,8 +24,10 @@ def screen(
     seen: set[str] = set()
     shares_items = state.plan.model.shared_items
     width = len(state.adapter["user.outward.bias"]) if shares_items else 0
-    # Of one catalogue all tables are of one shape, in this round and in those before.
-    shapes = {key.rpartition("\n")[2]: value.shape for key, value in (state.memory or {}).items()}
+    # Of one catalogue all tables are of one shape, in this round and in those before. A name without the domain before
+    # it is itself a domain's, which may look like a table's.
+    kept = state.memory if shares_items and state.memory else {}
+    shapes = {key.rpartition("\n")[2]: value.shape for key, value in kept.items() if key.count("\n") == 2}
     for update in updates:
         try:
             if update.round != state.round:

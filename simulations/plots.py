@@ -44,7 +44,8 @@ def plot_affinity(run: Path, to: Path) -> Path:
 
 def _reports(run: Path) -> list[dict[str, Any]]:
     try:
-        return [json.loads(line) for line in (run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = (run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+        return [report for report in map(json.loads, lines) if isinstance(report, dict)]
     except (OSError, ValueError):
         raise ConfigError(f"{run} holds no readable rounds.jsonl; give the run directory of a federation") from None
 

@@ -248,3 +248,23 @@ def test_a_table_where_the_plan_shares_none_is_an_unknown_tensor():
     state = replace(shared_state(), plan=Plan())
     with pytest.raises(FederationError, match="unknown tensor 'items"):
         step(state, lambda _: [shop("film-a", directions["film"], draw, "c1", 4)], by_affinity(4096))
+
+
+def test_the_table_of_a_catalogue_that_a_domain_has_no_more_is_dropped():
+    directions, draw = kinds()
+    film = directions["film"]
+    _, memory, _ = by_affinity(4096).apply(
+        None, [shop("film-a", film, draw, "c1", 4), shop("film-c", film, draw, "c1", 4)]
+    )
+    _, memory, _ = by_affinity(4096).apply(memory, [shop("film-a", film, draw, "c2", 6)])
+    tables = {name for name in by_affinity(4096).offsets(memory, "film-a") if name.startswith("items.")}
+    assert tables == {"items.c2.bias", "items.c2.vectors"}
+    assert "items.c1.bias" in by_affinity(4096).offsets(memory, "film-c")  # away this round, not changed
+
+
+def test_a_domain_named_like_a_table_hinders_nobody():
+    directions, draw = kinds()
+    odd = replace(shop("film-c", directions["film"], draw, "c2", 6), domain="items.c1.bias")
+    after = step(shared_state(), lambda _: [odd], by_affinity(4096))
+    late = replace(shop("film-a", directions["film"], draw, "c1", 4), round=2)
+    assert step(after, lambda _: [late], by_affinity(4096)).report["refused"] == {}
