@@ -1,6 +1,7 @@
 """A domain ready to train on: its catalogue seen through the base, its split, its private counts."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,7 @@ import numpy.typing as npt
 from client.dataset import Domain
 from client.splits import Split, split
 from shared.model import Private, Recommender, Space
+from shared.neighbours import Neighbours, met_together
 from shared.plan import Plan
 
 
@@ -18,6 +20,7 @@ class Corpus:
     domain: Domain
     split: Split
     space: Space
+    near: int = 0  # neighbours of an item; 0 = none
 
     @property
     def name(self) -> str:
@@ -28,11 +31,20 @@ class Corpus:
         """Training interactions of each item, (items,)."""
         return np.bincount(self.split.train.items, minlength=len(self.domain.catalog)).astype(np.int64)
 
+    @cached_property
+    def neighbours(self) -> Neighbours:
+        """Which items the domain's users met together in training."""
+        train = self.split.train
+        users = np.repeat(np.arange(len(train)), train.lengths)
+        return met_together(users, train.items, len(self.domain.catalog), self.near)
+
     def private(self, model: Recommender) -> Private:
         """Fresh private parameters."""
-        return Private(self.popularity, len(self.domain.interactions.user_ids), model.dim, model.plan)
+        users = len(self.domain.interactions.user_ids)
+        return Private(self.popularity, users, model.dim, model.plan, self.neighbours if self.near else None)
 
 
 def build_corpus(domain: Domain, protocol: str, space: Space, plan: Plan) -> Corpus:
     """Split the interactions of a domain whose catalogue has been read. Raises DataError."""
-    return Corpus(domain, split(domain.interactions, protocol, plan.model.max_history, plan.train.user_events), space)
+    parts = split(domain.interactions, protocol, plan.model.max_history, plan.train.user_events)
+    return Corpus(domain, parts, space, plan.model.neighbours)

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
 from client.corpus import Corpus
+from client.neighbours import fit_neighbours
 from client.store import save_model, write_json
 from client.train import Tick, train
 from shared.model import Private, Recommender, adapter_tensors, load_adapter_tensors
@@ -65,7 +66,7 @@ def alone(
     outcome = train(
         model, [corpus], [private], plan, epochs=plan.train.epochs, place=place, early_stopping=True, tick=tick
     )
-    found = candidate("alone", outcome.best, model, private)
+    found = candidate("alone", fit_neighbours(model, corpus, private), model, private)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     save_model(folder, found.adapter, found.private)
     about = {"key": key, "valid": found.valid, "epochs": outcome.epochs, "curve": list(outcome.valid)}

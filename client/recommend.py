@@ -23,6 +23,7 @@ from shared.model import (
     load_adapter_tensors,
     positions_logits,
 )
+from shared.neighbours import met_together
 from shared.payload import check_like
 from shared.prefix import PrefixStates, find_base, prefix_forward, tokenize
 
@@ -52,7 +53,9 @@ class Serving:
         self.model.eval()
         items = len(self.domain.catalog)
         users = len(self.domain.interactions.user_ids)
-        self.private = Private(np.ones(items, np.int64), users, self.model.dim, kept.plan.model)
+        events, near = self.domain.interactions, kept.plan.model.neighbours
+        neighbours = met_together(events.users, events.items, items, near) if near else None
+        self.private = Private(np.ones(items, np.int64), users, self.model.dim, kept.plan.model, neighbours)
         try:
             self.private.load_state_dict(kept.private)
         except RuntimeError:

@@ -13,6 +13,7 @@ from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, read_domain
 from client.evaluate import evaluate, validate
 from client.gate import alone, better, candidate
+from client.neighbours import fit_neighbours
 from client.privacy import sample_rate, sampled_users, train_privately
 from client.store import Home, Kept, keep, keep_round, load_round
 from client.train import Outcome, Tick, train
@@ -206,7 +207,7 @@ class DomainMember:
         plan = task.plan
         corpus, tick = self.corpus(plan), self.workshop.tick
         private, outcome = personalise(model, corpus, plan, self.private_before(task, model), tick)
-        found = candidate("federated", outcome.best, model, private)
+        found = candidate("federated", fit_neighbours(model, corpus, private), model, private)
         facts: dict[str, Any] = {"personal_epochs": outcome.epochs, "valid": {"federated": found.valid}}
         if plan.train.gate:
             own = alone(model, corpus, plan, self.protocol, self.home.alone, tick)

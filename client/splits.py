@@ -41,6 +41,13 @@ class Histories:
         """Behaviours of one row, a view."""
         return self.behaviours[self.offsets[place] : self.offsets[place + 1]]
 
+    def take(self, rows: Ints) -> "Histories":
+        """These rows, in this order."""
+        lengths = self.lengths[rows]
+        offsets = _offsets(lengths)
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return Histories(offsets, self.items[places], self.behaviours[places])
+
     @property
     def lengths(self) -> Ints:
         """Events in each row, (rows,)."""
@@ -69,6 +76,11 @@ class Cases:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def take(self, rows: Ints) -> "Cases":
+        """These cases, in this order."""
+        rivals = None if self.rivals is None else self.rivals[rows]
+        return Cases(self.users[rows], self.histories.take(rows), self.targets.take(rows), self.seen, rivals)
 
 
 @dataclass(frozen=True)

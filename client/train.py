@@ -88,6 +88,9 @@ def train(
             for (rows, *_), size, events in zip(data, sizes, most, strict=True)
         ]
 
+    for private in privates:
+        if private is not None:
+            private.near.zero_()  # neighbours know what is learnt from: they are set afterwards
     queues = one_epoch()
     total = epochs * sum(len(queue) for queue in queues)
     if total == 0:

@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from shared.catalog import BEHAVIOURS
 from shared.lora import TopLayers, attach, lora_parameters
+from shared.neighbours import Neighbours
 from shared.payload import TABLE, Tensors
 from shared.plan import ModelPlan, Plan
 from shared.prefix import Base, PrefixStates, Progress, find_base, load_bert, prefix_states, split_at
@@ -134,13 +136,26 @@ class Recommender(nn.Module):
 
 
 class Private(nn.Module):
-    """What never leaves the domain: item bias, and (where asked for) item-id and user-id residuals.
+    """What never leaves the domain: item bias, and (where asked for) item-id and user-id residuals, neighbours.
 
-    The bias starts at the log of an item's popularity at home, the residuals at zero.
+    The bias starts at the log of an item's popularity at home, the residuals at zero. ``near`` is (weight,
+    sharpness, decay a step back) of what neighbours add to a score; it is set after training
+    (``client/neighbours.py``), weight 0 until then.
     """
 
-    def __init__(self, popularity: npt.NDArray[np.int64], users: int, dim: int, plan: ModelPlan) -> None:
+    near: torch.Tensor  # (3,)
+
+    def __init__(
+        self,
+        popularity: npt.NDArray[np.int64],
+        users: int,
+        dim: int,
+        plan: ModelPlan,
+        neighbours: Neighbours | None = None,
+    ) -> None:
         super().__init__()
+        self.neighbours = neighbours
+        self.register_buffer("near", torch.zeros(3))
         logs = np.log(popularity + 1.0)
         self.bias = nn.Parameter(torch.from_numpy(logs - logs.mean()).float())
         self.strength = nn.Parameter(torch.tensor(0.2))
@@ -165,6 +180,20 @@ class Private(nn.Module):
             return u
         known: torch.Tensor = self.user(users.clamp(min=0)) * (users >= 0)[:, None]
         return u + known
+
+    def nearness(
+        self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor], near: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """What neighbours of the history add to the scores: weight * log(1 + sharpness * likeness), (positions, items).
+
+        ``near`` stands in for the module's own.
+        """
+        assert self.neighbours is not None
+        weight, sharpness, decay = self.near if near is None else near
+        age = at[1][:, None] - torch.arange(batch.items.shape[1])
+        weights = torch.where((age >= 0) & batch.mask[at[0]], decay ** age.clamp(min=0), 0.0)
+        added: torch.Tensor = weight * torch.log1p(sharpness * self.neighbours.likeness(batch.items[at[0]], weights))
+        return added
 
 
 def _zeros(rows: int, dim: int, sparse: bool = False) -> nn.Embedding:
@@ -199,6 +228,9 @@ def positions_logits(
         logits = logits + weights[1] * similar(model.prior(space, batch)[at], base, "dot")
     if private is not None:
         logits = logits + private.strength * (private.bias if among is None else private.bias[among])
+        if private.near[0] > 0:
+            nearness = F.pad(private.nearness(batch, at), (0, len(space) - len(private.neighbours or ())))
+            logits = logits + (nearness if among is None else nearness[:, among])
     position, item = seen_pairs(batch, at)
     if among is not None:
         position, item = pairs_among(position, item, among, len(space))

@@ -24,7 +24,7 @@ from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, Interactions
 from client.evaluate import TOP, Ranked, model_score, rank_cases
 from client.rounds import Workshop
-from client.splits import Cases, Histories
+from client.splits import Cases
 from client.train import Outcome, Tick, answers, predictions, train
 from shared.catalog import BEHAVIOURS, Catalog
 from shared.model import Private, Recommender
@@ -87,15 +87,8 @@ def join(target: Domain, others: Sequence[Domain]) -> Domain:
 
 
 def asked_of(cases: Cases, users: npt.NDArray[np.int32]) -> Cases:
-    """The cases of some users (positions, rising), who all must be there."""
-    rows = np.flatnonzero(np.isin(cases.users, users))
-
-    def some(part: Histories) -> Histories:
-        index = np.concatenate([np.arange(*part.offsets[[row, row + 1]]) for row in rows])
-        offsets = np.concatenate([[0], np.cumsum(part.lengths[rows])]).astype(np.int64)
-        return Histories(offsets, part.items[index], part.behaviours[index])
-
-    return Cases(cases.users[rows], some(cases.histories), some(cases.targets), seen=None)
+    """The cases of some users, who all must be there."""
+    return cases.take(np.flatnonzero(np.isin(cases.users, users)))
 
 
 def train_together(

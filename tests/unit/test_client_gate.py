@@ -50,7 +50,7 @@ def test_what_is_kept_is_read_back_until_something_changes(setting, monkeypatch)
 
 @pytest.mark.parametrize("damage", [0.0, 3.0])
 def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_path, damage):
-    plan = tiny_plan(tiny_base, "train.personal_epochs=0")
+    plan = tiny_plan(tiny_base, "train.personal_epochs=0", "model.neighbours=0")
     member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
     model = member.workshop.model(plan)
     corpus = member.corpus(plan)

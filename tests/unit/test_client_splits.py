@@ -39,6 +39,15 @@ def test_loo_by_hand():
     assert any("2 users with fewer than 3 events" in note for note in parts.notes)
 
 
+def test_some_cases_of_all():
+    parts = split(events([1, 2, 3, 4], [5, 6, 7], [7, 8, 9], behaviours=range(10)), "loo")
+    some = parts.test.take(np.array([2, 0]))
+    assert some.users.tolist() == [2, 0]
+    assert (rows(some.histories), rows(some.targets)) == ([[7, 8], [1, 2, 3]], [[9], [4]])
+    assert some.histories.behaviours.tolist() == [7, 8, 0, 1, 2]
+    assert len(parts.test.take(np.zeros(0, np.int64))) == 0
+
+
 def test_loo_keeps_behaviours_beside_items():
     parts = split(events([1, 2, 3, 4], behaviours=[5, 6, 7, 8]), "loo")
     assert parts.train.behaviour_row(0).tolist() == [5, 6]

@@ -1,0 +1,110 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_members import tiny_plan
+
+import client.neighbours as neighbours_module
+from client.evaluate import model_score, validate
+from client.neighbours import fit_neighbours
+from client.splits import Histories
+from client.train import train
+from shared.model import Batch, positions_logits
+
+
+@pytest.fixture
+def bench(members, tiny_base):
+    """(model, corpus, private) of a domain that has not trained."""
+    plan = tiny_plan(tiny_base)
+    model, corpus = members[0].workshop.model(plan), members[0].corpus(plan)
+    return model, corpus, corpus.private(model)
+
+
+def test_what_neighbours_add_by_hand(bench):
+    _, corpus, private = bench
+    private.near.copy_(torch.tensor([2.0, 10.0, 0.5]))
+    batch = Batch(
+        torch.tensor([0]), torch.tensor([[3, 1, 2]]), torch.zeros(1, 3, dtype=torch.int64), torch.ones(1, 3) > 0
+    )
+    at = (torch.tensor([0, 0]), torch.tensor([0, 1]))
+    near = torch.zeros(len(corpus.space), len(corpus.space))
+    near.scatter_add_(1, corpus.neighbours.rows.long(), corpus.neighbours.cosines)
+    wanted = [2 * torch.log1p(10 * near[3]), 2 * torch.log1p(10 * (near[1] + 0.5 * near[3]))]
+    torch.testing.assert_close(private.nearness(batch, at), torch.stack(wanted))
+
+
+def test_scores_hold_them_and_so_do_those_of_some_items(bench):
+    model, corpus, private = bench
+    cases = corpus.split.valid
+    batch = Batch(torch.tensor([0]), torch.tensor([[3, 1]]), torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2) > 0)
+    at, among = (torch.tensor([0]), torch.tensor([1])), torch.tensor([0, 2, 5])
+    model.eval()
+    x = model.encode(corpus.space)
+    with torch.no_grad():
+        v = private.items(model.items(x))
+        before = positions_logits(model, corpus.space, x, v, batch, at, private)
+        private.near.copy_(torch.tensor([2.0, 10.0, 0.5]))
+        after = positions_logits(model, corpus.space, x, v, batch, at, private)
+        some = positions_logits(model, corpus.space, x, v[among], batch, at, private, among)
+    torch.testing.assert_close(after - before, private.nearness(batch, at), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(some, after[:, among])
+    assert model_score(model, corpus, cases, private)(np.arange(2)).shape == (2, len(corpus.space))
+
+
+def test_they_count_where_they_foretell_what_comes_next(bench):
+    model, corpus, private = bench
+    # Whoever met an even item next meets the odd one after it, and nothing in the texts says so.
+    firsts = [2 * (user % 5) for user in range(40)]
+    train_rows = Histories.from_lists([[item, item + 1] for item in firsts])
+    valid = replace(
+        corpus.split.valid,
+        users=np.arange(5, dtype=np.int32),
+        histories=Histories.from_lists([[2 * n] for n in range(5)]),
+        targets=Histories.from_lists([[2 * n + 1] for n in range(5)]),
+    )
+    taught = replace(corpus, split=replace(corpus.split, train=train_rows, valid=valid))
+    private = taught.private(model)
+    assert fit_neighbours(model, taught, private) == 1.0
+    assert private.near[0] > 0
+
+
+def test_they_are_off_where_they_do_not_help(bench):
+    model, corpus, private = bench
+    strangers = replace(corpus, split=replace(corpus.split, train=Histories.from_lists([[0], [1], [2]])))
+    private = strangers.private(model)
+    private.near.fill_(1.0)
+    before = validate(model, strangers, strangers.private(model))
+    assert fit_neighbours(model, strangers, private) == pytest.approx(before)
+    assert private.near.tolist() == [0, 0, 0]
+
+
+def test_the_choice_is_the_best_of_all_that_were_tried(bench, monkeypatch):
+    monkeypatch.setattr("client.evaluate.BLOCK_ROWS", 3)
+    monkeypatch.setattr(neighbours_module, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(neighbours_module, "WEIGHTS", (0.5, 4.0))
+    monkeypatch.setattr(neighbours_module, "SHARPNESS", (10.0,))
+    model, corpus, private = bench
+    chosen = fit_neighbours(model, corpus, private)
+    found = []
+    for near in ((0.0, 0.0, 0.0), *((w, 10.0, d) for w in (0.5, 4.0) for d in (model.plan.recency, 1.0))):
+        private.near.copy_(torch.tensor(near))
+        found.append(validate(model, corpus, private))
+    assert chosen == pytest.approx(max(found), abs=1e-6)
+
+
+def test_training_starts_without_them(bench, tiny_base):
+    model, corpus, private = bench
+    private.near.fill_(1.0)
+    train(
+        model, [corpus], [private], tiny_plan(tiny_base), epochs=1, place=("local", corpus.name), early_stopping=False
+    )
+    assert private.near.tolist() == [0, 0, 0]
+
+
+def test_without_the_setting_there_are_none(members, tiny_base):
+    plan = tiny_plan(tiny_base, "model.neighbours=0")
+    model, corpus = members[0].workshop.model(plan), members[0].corpus(plan)
+    private = corpus.private(model)
+    assert private.neighbours is None
+    assert fit_neighbours(model, corpus, private) == pytest.approx(validate(model, corpus, private))
