@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from client.dataset import Domain
 from client.splits import Split, split
 from shared.model import Private, Recommender, Space
-from shared.neighbours import Neighbours, met_together
+from shared.neighbours import Neighbours, met_together, sketch_pairs
 from shared.plan import Plan
 
 
@@ -27,16 +27,23 @@ class Corpus:
         return self.domain.name
 
     @property
-    def popularity(self) -> npt.NDArray[np.int64]:
+    def popularity(self) -> NDArray[np.int64]:
         """Training interactions of each item, (items,)."""
         return np.bincount(self.split.train.items, minlength=len(self.domain.catalog)).astype(np.int64)
 
     @cached_property
     def neighbours(self) -> Neighbours:
         """Which items the domain's users met together in training."""
+        return met_together(*self._events, len(self.domain.catalog), self.near)
+
+    def pairs(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The counts behind it as a sketch that adds up with other owners' (``shared.neighbours.sketch_pairs``)."""
+        return sketch_pairs(*self._events, len(self.domain.catalog))
+
+    @property
+    def _events(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         train = self.split.train
-        users = np.repeat(np.arange(len(train)), train.lengths)
-        return met_together(users, train.items, len(self.domain.catalog), self.near)
+        return np.repeat(np.arange(len(train)), train.lengths), train.items
 
     def private(self, model: Recommender) -> Private:
         """Fresh private parameters."""

@@ -10,11 +10,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_torch
 
+from client.calibrate import calibrate
 from client.corpus import Corpus
-from client.neighbours import fit_neighbours
 from client.store import save_model, write_json
 from client.train import Tick, train
 from shared.model import Private, Recommender, adapter_tensors, load_adapter_tensors
+from shared.neighbours import Neighbours
 from shared.payload import Tensors
 from shared.plan import Plan
 
@@ -27,19 +28,21 @@ class Candidate:
     valid: float  # validation NDCG@10 at home
     adapter: Tensors
     private: dict[str, torch.Tensor]
+    neighbours: Neighbours | None
 
     def put(self, model: Recommender, corpus: Corpus) -> Private:
         """Load it into the model; returns its private parameters."""
         load_adapter_tensors(model, self.adapter)
         private = corpus.private(model)
         private.load_state_dict(self.private)
+        private.neighbours = self.neighbours
         return private
 
 
 def candidate(name: str, valid: float, model: Recommender, private: Private) -> Candidate:
     """The model as it is now, copied."""
     state = {key: value.detach().clone() for key, value in private.state_dict().items()}
-    return Candidate(name, valid, adapter_tensors(model), state)
+    return Candidate(name, valid, adapter_tensors(model), state, private.neighbours)
 
 
 def better(federated: Candidate, alone: Candidate) -> Candidate:
@@ -53,33 +56,35 @@ def alone(
     """The domain's own model, trained on its data alone from the adapter as drawn; zero-shot is its start, so it is
     never worse than that on validation.
 
-    It is kept in ``folder`` and read back while data, protocol and settings are the same.
+    What was trained is kept in ``folder`` and read back while data, protocol and settings are the same.
     """
     key = _key(model, corpus, plan, protocol)
-    if (kept := _read(folder, key)) is not None:
-        return kept
-    start = Recommender(plan.model, model.base, plan.federation.seed)
-    load_adapter_tensors(model, adapter_tensors(start))
-    del start
     private = corpus.private(model)
-    place = ("local", corpus.name)
-    outcome = train(
-        model, [corpus], [private], plan, epochs=plan.train.epochs, place=place, early_stopping=True, tick=tick
-    )
-    found = candidate("alone", fit_neighbours(model, corpus, private), model, private)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    save_model(folder, found.adapter, found.private)
-    about = {"key": key, "valid": found.valid, "epochs": outcome.epochs, "curve": list(outcome.valid)}
-    write_json(folder / "alone.json", about)  # last: without it the rest counts for nothing
-    return found
+    if (kept := _read(folder, key)) is not None:
+        adapter, learnt = kept
+        load_adapter_tensors(model, adapter)
+        private.load_state_dict(learnt)
+    else:
+        start = Recommender(plan.model, model.base, plan.federation.seed)
+        load_adapter_tensors(model, adapter_tensors(start))
+        del start
+        place = ("local", corpus.name)
+        outcome = train(
+            model, [corpus], [private], plan, epochs=plan.train.epochs, place=place, early_stopping=True, tick=tick
+        )
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        save_model(folder, adapter_tensors(model), private.state_dict())
+        about = {"key": key, "valid": outcome.best, "epochs": outcome.epochs, "curve": list(outcome.valid)}
+        write_json(folder / "alone.json", about)  # last: without it the rest counts for nothing
+    return candidate("alone", calibrate(model, corpus, private), model, private)
 
 
 def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     """Names everything that the result is a function of."""
     digest = hashlib.sha256()
-    # Whether others later share its items changes nothing of a training alone.
+    # Whether others later share its items changes nothing of a training alone, nor does what follows it.
     parts = [
-        asdict(replace(plan.model, shared_items=False)),
+        asdict(replace(plan.model, shared_items=False, neighbours=0, expected_counts=False)),
         asdict(plan.train),
         asdict(plan.adversary),
         plan.federation.seed,
@@ -91,13 +96,11 @@ def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     return digest.hexdigest()
 
 
-def _read(folder: Path, key: str) -> Candidate | None:
+def _read(folder: Path, key: str) -> tuple[Tensors, dict[str, torch.Tensor]] | None:
     """What is kept there under that key; anything else is trained again."""
     try:
-        about = json.loads((folder / "alone.json").read_text(encoding="utf-8"))
-        if about["key"] != key:
+        if json.loads((folder / "alone.json").read_text(encoding="utf-8"))["key"] != key:
             return None
-        adapter, private = load_file(folder / "model.safetensors"), load_torch(folder / "private.safetensors")
-        return Candidate("alone", float(about["valid"]), adapter, private)
+        return load_file(folder / "model.safetensors"), load_torch(folder / "private.safetensors")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None

@@ -23,7 +23,7 @@ from shared.model import (
     load_adapter_tensors,
     positions_logits,
 )
-from shared.neighbours import met_together
+from shared.neighbours import split_off
 from shared.payload import check_like
 from shared.prefix import PrefixStates, find_base, prefix_forward, tokenize
 
@@ -53,11 +53,10 @@ class Serving:
         self.model.eval()
         items = len(self.domain.catalog)
         users = len(self.domain.interactions.user_ids)
-        events, near = self.domain.interactions, kept.plan.model.neighbours
-        neighbours = met_together(events.users, events.items, items, near) if near else None
+        neighbours, learnt = split_off(kept.private)
         self.private = Private(np.ones(items, np.int64), users, self.model.dim, kept.plan.model, neighbours)
         try:
-            self.private.load_state_dict(kept.private)
+            self.private.load_state_dict(learnt)
         except RuntimeError:
             raise DataError("the data have changed since the run: other users or items; train again") from None
         self.plan, self.base = kept.plan, kept.base
@@ -165,6 +164,7 @@ def _behind(space: Space, x: torch.Tensor, plain: torch.Tensor, tuned: torch.Ten
 
 def _stretch(private: Private, more: int) -> None:
     """Neutral rows for items behind the catalogue, in place."""
+    private.lift = torch.cat([private.lift, torch.zeros(more)])
     private.bias.data = torch.cat([private.bias.data, torch.zeros(more)])
     if private.item is not None:
         private.item.weight.data = torch.cat([private.item.weight.data, torch.zeros(more, private.item.embedding_dim)])

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from client.budget import Limits, check_budget, planned_noise
+from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, read_domain
 from client.evaluate import evaluate, validate
 from client.gate import alone, better, candidate
-from client.neighbours import fit_neighbours
 from client.privacy import sample_rate, sampled_users, train_privately
 from client.store import Home, Kept, keep, keep_round, load_round
 from client.train import Outcome, Tick, train
@@ -31,7 +31,19 @@ from shared.model import (
     load_item_table,
     released_names,
 )
-from shared.payload import AdapterUpdate, Task, Tensors, check_like, common, table
+from shared.neighbours import tensors_of
+from shared.payload import (
+    COUNTED,
+    PAIRS,
+    AdapterUpdate,
+    Task,
+    Tensors,
+    check_like,
+    common,
+    table,
+    table_keys,
+    table_name,
+)
 from shared.plan import ModelPlan, Plan
 from shared.prefix import find_base
 
@@ -159,8 +171,19 @@ class DomainMember:
         """What this domain adds to the table that its catalogue's owners share; all it has where there is none yet."""
         if not task.plan.model.shared_items:
             return {}
-        now, before = item_table(private, self.domain.catalog.fingerprint), table(task.adapter)
-        return {name: value - before[name] if before else value for name, value in now.items()}
+        catalogue, before = self.domain.catalog.fingerprint, table(task.adapter)
+        now = item_table(private, catalogue)
+        if COUNTED[0] in table_keys(task.plan, task.round):
+            now |= self._counted(task.plan)
+        return {name: value - before[name] if name in before else value for name, value in now.items()}
+
+    def _counted(self, plan: Plan) -> Tensors:
+        """What was met, and met together, divided by the weight that the mean over owners gives this domain."""
+        corpus = self.corpus(plan)
+        weight = min(coarse_weight(len(sampled_users(corpus))), plan.federation.weight_cap)
+        counts = dict(zip(COUNTED, corpus.pairs(), strict=True))
+        catalogue = self.domain.catalog.fingerprint
+        return {table_name(catalogue, key): value / np.float32(weight) for key, value in counts.items()}
 
     def _train_privately(
         self, model: Recommender, corpus: Corpus, task: Task, released: frozenset[str], place: Sequence[str | int]
@@ -207,7 +230,8 @@ class DomainMember:
         plan = task.plan
         corpus, tick = self.corpus(plan), self.workshop.tick
         private, outcome = personalise(model, corpus, plan, self.private_before(task, model), tick)
-        found = candidate("federated", fit_neighbours(model, corpus, private), model, private)
+        counted = {name.rpartition(".")[2]: value for name, value in table(task.adapter).items()}
+        found = candidate("federated", calibrate(model, corpus, private, counted), model, private)
         facts: dict[str, Any] = {"personal_epochs": outcome.epochs, "valid": {"federated": found.valid}}
         if plan.train.gate:
             own = alone(model, corpus, plan, self.protocol, self.home.alone, tick)
@@ -225,7 +249,7 @@ class DomainMember:
             self.name,
             self.protocol,
             adapter_tensors(model),
-            private.state_dict(),
+            {**private.state_dict(), **tensors_of(private.neighbours)},
         )
         keep(self.home, kept, result)
 
@@ -253,7 +277,14 @@ class DomainMember:
         if came := table(task.adapter):
             if not task.plan.model.shared_items:
                 raise PayloadError("the task holds an item table, its plan shares none; both sides must run one plan")
-            own_table = item_table(self.corpus(task.plan).private(model), self.domain.catalog.fingerprint)
+            catalogue = self.domain.catalog.fingerprint
+            own_table = item_table(self.corpus(task.plan).private(model), catalogue)
+            if table_name(catalogue, COUNTED[0]) in came:
+                shapes = ((len(self.domain.catalog),), (len(self.domain.catalog), PAIRS))
+                own_table |= {
+                    table_name(catalogue, key): np.empty(shape, np.float32)
+                    for key, shape in zip(COUNTED, shapes, strict=True)
+                }
             check_like(came, own_table, "the task's item table")
         load_adapter_tensors(model, task.adapter)
         return task, model

@@ -90,7 +90,7 @@ def train(
 
     for private in privates:
         if private is not None:
-            private.near.zero_()  # neighbours know what is learnt from: they are set afterwards
+            private.uncalibrate()
     queues = one_epoch()
     total = epochs * sum(len(queue) for queue in queues)
     if total == 0:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from shared.errors import PayloadError
-from shared.payload import AdapterUpdate, check_like, check_table, common, table
+from shared.payload import AdapterUpdate, check_like, check_table, common, table, table_keys
 
 if TYPE_CHECKING:
     from server.rounds import ServerState
@@ -40,7 +40,7 @@ def screen(
                 raise PayloadError("answered this round already")
             check_like(common(update.delta) if shares_items else update.delta, released, "the update")
             if shares_items:
-                check_table(table(update.delta), width, "the update")
+                check_table(table(update.delta), width, table_keys(state.plan, state.round), "the update")
                 for key, value in table(update.delta).items():
                     if shapes.setdefault(key, value.shape) != value.shape:
                         raise PayloadError(f"{key} has shape {value.shape}, others sent {shapes[key]}")

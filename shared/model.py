@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from shared.catalog import BEHAVIOURS
 from shared.lora import TopLayers, attach, lora_parameters
 from shared.neighbours import Neighbours
-from shared.payload import TABLE, Tensors
+from shared.payload import Tensors, table_name
 from shared.plan import ModelPlan, Plan
 from shared.prefix import Base, PrefixStates, Progress, find_base, load_bert, prefix_states, split_at
 from shared.seeding import torch_stream
@@ -138,11 +138,12 @@ class Recommender(nn.Module):
 class Private(nn.Module):
     """What never leaves the domain: item bias, and (where asked for) item-id and user-id residuals, neighbours.
 
-    The bias starts at the log of an item's popularity at home, the residuals at zero. ``near`` is (weight,
-    sharpness, decay a step back) of what neighbours add to a score; it is set after training
-    (``client/neighbours.py``), weight 0 until then.
+    The bias starts at the log of an item's popularity at home, the residuals at zero. Two are set when training is over
+    (``client/calibrate.py``) and zero until then: ``lift``, added to each item's score, and ``near``, the (weight,
+    sharpness, decay a step back) of what neighbours add.
     """
 
+    lift: torch.Tensor  # (items,)
     near: torch.Tensor  # (3,)
 
     def __init__(
@@ -155,6 +156,7 @@ class Private(nn.Module):
     ) -> None:
         super().__init__()
         self.neighbours = neighbours
+        self.register_buffer("lift", torch.zeros(len(popularity)))
         self.register_buffer("near", torch.zeros(3))
         logs = np.log(popularity + 1.0)
         self.bias = nn.Parameter(torch.from_numpy(logs - logs.mean()).float())
@@ -181,19 +183,26 @@ class Private(nn.Module):
         known: torch.Tensor = self.user(users.clamp(min=0)) * (users >= 0)[:, None]
         return u + known
 
-    def nearness(
-        self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor], near: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """What neighbours of the history add to the scores: weight * log(1 + sharpness * likeness), (positions, items).
+    def uncalibrate(self) -> None:
+        """As a training must find it."""
+        self.lift.zero_()
+        self.near.zero_()
 
-        ``near`` stands in for the module's own.
+    def nearness(self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """What neighbours of the history add to the scores: (positions, items).
+
+        weight * log(1 + sharpness * likeness).
         """
+        weight, sharpness, decay = self.near
+        added: torch.Tensor = weight * torch.log1p(sharpness * self.likeness(batch, at, float(decay)))
+        return added
+
+    def likeness(self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor], decay: float) -> torch.Tensor:
+        """Cosines of each item with the events up to each position, an event counting decay^age: (positions, items)."""
         assert self.neighbours is not None
-        weight, sharpness, decay = self.near if near is None else near
         age = at[1][:, None] - torch.arange(batch.items.shape[1])
         weights = torch.where((age >= 0) & batch.mask[at[0]], decay ** age.clamp(min=0), 0.0)
-        added: torch.Tensor = weight * torch.log1p(sharpness * self.neighbours.likeness(batch.items[at[0]], weights))
-        return added
+        return self.neighbours.likeness(batch.items[at[0]], weights)
 
 
 def _zeros(rows: int, dim: int, sparse: bool = False) -> nn.Embedding:
@@ -227,7 +236,8 @@ def positions_logits(
         logits = weights[0] * similar(prepare(u, model.plan.similarity), v, model.plan.similarity)
         logits = logits + weights[1] * similar(model.prior(space, batch)[at], base, "dot")
     if private is not None:
-        logits = logits + private.strength * (private.bias if among is None else private.bias[among])
+        own = private.strength * private.bias + private.lift
+        logits = logits + (own if among is None else own[among])
         if private.near[0] > 0:
             nearness = F.pad(private.nearness(batch, at), (0, len(space) - len(private.neighbours or ())))
             logits = logits + (nearness if among is None else nearness[:, among])
@@ -263,18 +273,19 @@ def adapter_tensors(model: Recommender) -> Tensors:
 
 
 def item_table(private: Private, catalogue: str) -> Tensors:
-    """Item residuals and biases under the names of the catalogue that they belong to (its fingerprint's beginning)."""
+    """Item residuals and biases, of the catalogue with that fingerprint."""
     assert private.item is not None  # plan.model.shared_items needs item_embedding
     values = {"bias": private.bias, "vectors": private.item.weight}
-    return {f"{TABLE}{catalogue[:16]}.{key}": value.detach().numpy().copy() for key, value in values.items()}
+    return {table_name(catalogue, key): value.detach().numpy().copy() for key, value in values.items()}
 
 
 def load_item_table(private: Private, tensors: Tensors) -> None:
-    """Put a checked table in the place of the domain's own."""
+    """Put a checked table's residuals and biases in the place of the domain's own."""
     assert private.item is not None
+    own = {"bias": private.bias, "vectors": private.item.weight}
     for name, value in tensors.items():
-        own = private.bias if name.endswith(".bias") else private.item.weight
-        own.data.copy_(torch.from_numpy(value))
+        if (key := name.rpartition(".")[2]) in own:
+            own[key].data.copy_(torch.from_numpy(value))
 
 
 def load_adapter_tensors(model: Recommender, tensors: Tensors) -> None:

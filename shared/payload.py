@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from shared.errors import ConfigError, PayloadError
+from shared.neighbours import HASHES, WIDTH
 from shared.plan import Plan, plan_from_json
 
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -23,7 +24,10 @@ MAX_BYTES = 256 * 2**20
 MAX_HEADER = 4 * 2**20
 MAX_NAME = 64
 MAX_ITEMS = 2**21
-TABLE = "items."  # names of a catalogue's table: items.CATALOGUE.vectors (items, dim) and items.CATALOGUE.bias (items,)
+TABLE = "items."  # a catalogue's table is named items.CATALOGUE.KEY
+LEARNT = ("bias", "vectors")  # (items,), (items, dim): in every round
+COUNTED = ("met", "pairs")  # (items,), (items, PAIRS): in the last one (shared/neighbours.py)
+PAIRS = HASHES * WIDTH
 TASK_KINDS = ("train", "finish")
 
 
@@ -113,17 +117,32 @@ def table(tensors: Tensors) -> Tensors:
     return {key: value for key, value in tensors.items() if key.startswith(TABLE)}
 
 
-def check_table(tensors: Tensors, width: int, what: str) -> None:
-    """One catalogue's vectors and biases, of one length; else PayloadError."""
-    names = sorted(tensors)
-    stem = names[0].rpartition(".")[0] if names else ""
-    if names != [f"{stem}.bias", f"{stem}.vectors"] or len(stem) > MAX_NAME:
-        raise PayloadError(f"{what}: expected the bias and the vectors of one catalogue, found {len(names)} tables")
-    bias, vectors = (tensors[name] for name in names)
-    if bias.ndim != 1 or vectors.shape != (len(bias), width) or not 0 < len(bias) <= MAX_ITEMS:
-        raise PayloadError(f"{what}: item tables of shapes {bias.shape} and {vectors.shape} do not fit each other")
-    if not (np.isfinite(bias).all() and np.isfinite(vectors).all()):
-        raise PayloadError(f"{what}: an item table holds numbers that are not finite")
+def table_name(catalogue: str, key: str) -> str:
+    """Name of a tensor in the table of the catalogue with that fingerprint, of which the beginning will do."""
+    return f"{TABLE}{catalogue[:16]}.{key}"
+
+
+def check_table(tensors: Tensors, width: int, keys: tuple[str, ...], what: str) -> None:
+    """One catalogue's table with these keys, all of one length and finite; else PayloadError."""
+    stem = min(tensors, default="").rpartition(".")[0]
+    if sorted(tensors) != sorted(f"{stem}.{key}" for key in keys) or len(stem) > MAX_NAME:
+        raise PayloadError(f"{what}: expected {', '.join(keys)} of one catalogue, found {len(tensors)} item tables")
+    items = len(tensors[f"{stem}.bias"]) if tensors[f"{stem}.bias"].ndim else 0
+    shapes = {"bias": (items,), "vectors": (items, width), "met": (items,), "pairs": (items, PAIRS)}
+    for key in keys:
+        value = tensors[f"{stem}.{key}"]
+        if value.shape != shapes[key] or not 0 < items <= MAX_ITEMS:
+            raise PayloadError(f"{what}: item table {key} has shape {value.shape}, which does not fit {items} biases")
+        if not np.isfinite(value).all():
+            raise PayloadError(f"{what}: item table {key} holds numbers that are not finite")
+
+
+def table_keys(plan: Plan, number: int) -> tuple[str, ...]:
+    """What an update of that round holds of its catalogue's table."""
+    if not plan.model.shared_items:
+        return ()
+    last = number >= plan.federation.rounds and plan.model.neighbours
+    return LEARNT + COUNTED if last else LEARNT
 
 
 def _open(raw: bytes) -> tuple[dict[str, str], Tensors]:

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from client.calibrate import calibrate
 from client.evaluate import TOP, Ranked, model_score, per_case, rank_cases, report
 from client.gate import alone
-from client.neighbours import fit_neighbours
 from client.rounds import DomainMember, Workshop
 from client.store import write_json
 from client.train import Tick, train
@@ -156,7 +156,7 @@ class Comparison:
         )
         self.say(f"pooled: kept epoch {outcome.epochs}, validation NDCG@10 {outcome.best:.4f}")
         for member, private in zip(self.members, privates, strict=True):
-            fit_neighbours(model, member.corpus(self.plan), private)
+            calibrate(model, member.corpus(self.plan), private)
             self.put("pooled", member, self.ranked(model, member, private))
 
     def devices(self, model: Recommender, start: Tensors) -> None:

@@ -15,7 +15,7 @@ from shared.payload import Task
 
 
 def test_a_tie_goes_to_the_federation():
-    one, two = Candidate("federated", 0.3, {}, {}), Candidate("alone", 0.3, {}, {})
+    one, two = Candidate("federated", 0.3, {}, {}, None), Candidate("alone", 0.3, {}, {}, None)
     assert better(one, two) is one
     assert better(one, replace(two, valid=0.31)).name == "alone"
 

@@ -12,7 +12,7 @@ from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
 from shared.model import initial_state, item_table
-from shared.payload import Task, common, table, update_from_bytes, update_to_bytes
+from shared.payload import PAIRS, Task, common, table, table_name, update_from_bytes, update_to_bytes
 
 
 def first_task(plan, kind="train"):
@@ -92,11 +92,27 @@ def test_owners_of_one_catalogue_share_item_tables_where_the_plan_says_so(member
     second = replace(task, round=2, adapter={**task.adapter, **got})
     start = member.private_before(second, member.workshop.model(plan))
     np.testing.assert_array_equal(start.bias.detach(), next(v for name, v in got.items() if name.endswith("bias")))
-    moved = table(member.train(second).delta)
+    last = member.train(second)  # of two rounds: what was counted comes too
+    moved = table(last.delta)
     after = member.private_before(replace(task, round=3), member.workshop.model(plan))
-    for name, value in moved.items():
+    for name, value in got.items():
         now = after.bias if name.endswith("bias") else after.item.weight
-        np.testing.assert_allclose(got[name] + value, now.detach(), atol=1e-6)
+        np.testing.assert_allclose(value + moved[name], now.detach(), atol=1e-6)
+    met, pairs = (moved[table_name(member.domain.catalog.fingerprint, key)] for key in ("met", "pairs"))
+    rows = member.corpus(plan).split.train
+    users = np.bincount(np.concatenate([np.unique(rows.row(row)) for row in range(len(rows))]), minlength=len(met))
+    np.testing.assert_allclose(met * last.weight, users, rtol=1e-5)
+    assert pairs.shape == (len(met), PAIRS)
+    # One owner's table gives it back what it counted itself, and serves from it.
+    finish = replace(task, kind="finish", round=3, adapter={**task.adapter, **moved})
+    private, _ = member.serve_best(member.workshop.model(plan), finish)
+    counted = member.corpus(plan).neighbours
+    np.testing.assert_allclose(private.neighbours.cosines, counted.cosines, atol=0.05)
+    member.finish(finish)
+    np.testing.assert_array_equal(Serving(member.home, member.workshop.cache).private.near, private.near)
+    broken = {**moved, table_name(member.domain.catalog.fingerprint, "pairs"): pairs[:, :-1]}
+    with pytest.raises(PayloadError, match="pairs has shape"):
+        member.finish(replace(finish, adapter={**task.adapter, **broken}))
 
 
 @pytest.mark.parametrize(

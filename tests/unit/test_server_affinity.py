@@ -218,10 +218,10 @@ def test_a_domain_gets_its_table_with_its_adapter_and_the_common_adapter_has_non
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"items.c1.bias": np.zeros(5, np.float32)}, "do not fit each other"),
+        ({"items.c1.bias": np.zeros(5, np.float32)}, "vectors has shape (4, 3), which does not fit 5 biases"),
         ({"items.c1.vectors": np.full((4, 3), np.inf, np.float32)}, "not finite"),
-        ({"items.c1.vectors": np.zeros((4, 2), np.float32)}, "do not fit each other"),
-        ({"items.c2.bias": np.zeros(4, np.float32)}, "expected the bias and the vectors of one catalogue"),
+        ({"items.c1.vectors": np.zeros((4, 2), np.float32)}, "vectors has shape (4, 2), which does not fit 4 biases"),
+        ({"items.c2.bias": np.zeros(4, np.float32)}, "expected bias, vectors of one catalogue"),
         ({"items.c1.bias": np.zeros(9, np.float32), "items.c1.vectors": np.zeros((9, 3), np.float32)}, "others sent"),
         ({"else": np.zeros(3, np.float32)}, "unknown tensor"),
     ],

@@ -5,9 +5,9 @@ import pytest
 import torch
 from support.tiny_members import tiny_plan
 
-import client.neighbours as neighbours_module
+import client.calibrate as calibrate_module
+from client.calibrate import calibrate
 from client.evaluate import model_score, validate
-from client.neighbours import fit_neighbours
 from client.splits import Histories
 from client.train import train
 from shared.model import Batch, positions_logits
@@ -65,7 +65,7 @@ def test_they_count_where_they_foretell_what_comes_next(bench):
     )
     taught = replace(corpus, split=replace(corpus.split, train=train_rows, valid=valid))
     private = taught.private(model)
-    assert fit_neighbours(model, taught, private) == 1.0
+    assert calibrate(model, taught, private) == 1.0
     assert private.near[0] > 0
 
 
@@ -74,18 +74,17 @@ def test_they_are_off_where_they_do_not_help(bench):
     strangers = replace(corpus, split=replace(corpus.split, train=Histories.from_lists([[0], [1], [2]])))
     private = strangers.private(model)
     private.near.fill_(1.0)
-    before = validate(model, strangers, strangers.private(model))
-    assert fit_neighbours(model, strangers, private) == pytest.approx(before)
+    calibrate(model, strangers, private)
     assert private.near.tolist() == [0, 0, 0]
 
 
 def test_the_choice_is_the_best_of_all_that_were_tried(bench, monkeypatch):
     monkeypatch.setattr("client.evaluate.BLOCK_ROWS", 3)
-    monkeypatch.setattr(neighbours_module, "BLOCK_ROWS", 3)
-    monkeypatch.setattr(neighbours_module, "WEIGHTS", (0.5, 4.0))
-    monkeypatch.setattr(neighbours_module, "SHARPNESS", (10.0,))
+    monkeypatch.setattr(calibrate_module, "BLOCK_ROWS", 3)
+    monkeypatch.setattr(calibrate_module, "WEIGHTS", (0.5, 4.0))
+    monkeypatch.setattr(calibrate_module, "SHARPNESS", (10.0,))
     model, corpus, private = bench
-    chosen = fit_neighbours(model, corpus, private)
+    chosen = calibrate(model, corpus, private)
     found = []
     for near in ((0.0, 0.0, 0.0), *((w, 10.0, d) for w in (0.5, 4.0) for d in (model.plan.recency, 1.0))):
         private.near.copy_(torch.tensor(near))
@@ -107,4 +106,39 @@ def test_without_the_setting_there_are_none(members, tiny_base):
     model, corpus = members[0].workshop.model(plan), members[0].corpus(plan)
     private = corpus.private(model)
     assert private.neighbours is None
-    assert fit_neighbours(model, corpus, private) == pytest.approx(validate(model, corpus, private))
+    assert calibrate(model, corpus, private) == pytest.approx(validate(model, corpus, private))
+
+
+def test_expected_counts_by_hand():
+    # Two items unseen, three seen once, one twice, two four times.
+    popularity = np.array([0, 0, 1, 1, 1, 2, 4, 4])
+    mean = 13 / 8
+    wanted = {0: min(1 * (3 + 1) / (2 + 1), mean) / 0.5, 1: min(2 * (1 + 1) / (3 + 1), mean) / 1}
+    found = calibrate_module.lift(popularity)
+    assert found[popularity == 4].tolist() == [0, 0]
+    for n in (0, 1):
+        np.testing.assert_allclose(found[popularity == n], np.log(wanted[n]), rtol=1e-6)
+    # None was seen three times: 3 * (0 + 1) / (1 + 1) = 1.5 events are to be expected.
+    np.testing.assert_allclose(found[popularity == 2], np.log(1.5 / 2), rtol=1e-6)
+
+
+def test_in_a_catalogue_of_things_nobody_wants_an_unseen_item_gains_nothing():
+    popularity = np.array([0] * 1000 + [1] * 20 + [50])
+    assert calibrate_module.lift(popularity)[0] == 0
+
+
+def test_expected_counts_are_added_to_the_scores(bench):
+    model, corpus, private = bench
+    plain = model_score(model, corpus, corpus.split.valid, corpus.private(model))(np.arange(2))
+    calibrate(model, corpus, private)
+    private.near.zero_()
+    raised = model_score(model, corpus, corpus.split.valid, private)(np.arange(2))
+    torch.testing.assert_close(raised - plain, torch.from_numpy(calibrate_module.lift(corpus.popularity)).expand(2, -1))
+
+
+def test_expected_counts_can_be_left_out(members, tiny_base):
+    plan = tiny_plan(tiny_base, "model.expected_counts=false")
+    model, corpus = members[0].workshop.model(plan), members[0].corpus(plan)
+    private = corpus.private(model)
+    calibrate(model, corpus, private)
+    assert not private.lift.any()

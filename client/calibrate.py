@@ -1,0 +1,92 @@
+"""What a domain sets at home once training is over, from its own counts: expected counts of rare items, neighbours.
+
+Both stay out of training: there an event would find itself among what was counted.
+"""
+
+import math
+from collections import defaultdict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from client.batches import in_order, pad
+from client.corpus import Corpus
+from client.evaluate import BLOCK_ROWS, BLOCK_SCORES, model_score, rank_cases, validate
+from client.splits import Cases
+from shared.metrics import Ints, case_metrics
+from shared.model import Private, Recommender
+from shared.neighbours import from_sketch
+from shared.payload import COUNTED, Tensors
+from shared.seeding import stream
+
+WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+SHARPNESS = (1.0, 10.0, 100.0)
+RARE = 2  # events of an item, at most
+UNSEEN = 0.5  # events that an item stands for that was never met
+CASES = 4000  # validation cases that the choice is made on, at most
+
+
+def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Tensors | None = None) -> float:
+    """Set ``private.lift`` and ``private.near``, the latter to what validates best; validation NDCG@10 with both.
+
+    ``counted`` are sizes and sketched pairs of all owners of the catalogue who are alike, where they share them
+    (``payload.COUNTED``); they take the place of the domain's own.
+    """
+    private.uncalibrate()
+    popularity = corpus.popularity
+    if counted and all(key in counted for key in COUNTED) and private.neighbours is not None:
+        met, pairs = (counted[key] for key in COUNTED)
+        private.neighbours = from_sketch(met, pairs, corpus.near)
+        least = met[met > 0].min(initial=np.inf)  # stands for one event
+        popularity = np.rint(np.minimum(met / least, 1e6)).clip(0).astype(np.int64)
+    if model.plan.expected_counts:
+        private.lift.copy_(torch.from_numpy(lift(popularity)))
+    if private.neighbours is not None:
+        found = _try(model, corpus, private)
+        private.near.copy_(torch.tensor(max(found, key=lambda near: found[near])))  # the first of equals: off
+    return validate(model, corpus, private)
+
+
+def lift(popularity: Ints) -> npt.NDArray[np.float32]:
+    """What to add to the logits of items met at most ``RARE`` times: log(count to be expected / count seen), (items,).
+
+    Good-Turing (Good 1953): items seen n times are to be seen (n + 1) * N[n + 1] / N[n] times in as much data again,
+    N[n] being how many items were seen n times; one more of each against division by zero. How rare a rare item is
+    depends on the catalogue: where few items are unseen, one that is has hardly had its chance. No rare item is taken
+    for more than an average one; one never seen counts as half an event.
+    """
+    having = np.bincount(popularity, minlength=RARE + 2).astype(np.float64)
+    found = np.zeros(len(popularity), np.float32)
+    for n in range(RARE + 1):
+        expected = min((n + 1) * (having[n + 1] + 1) / (having[n] + 1), popularity.mean())
+        found[popularity == n] = math.log(max(expected, UNSEEN) / max(n, UNSEEN))
+    return found
+
+
+@torch.no_grad()
+def _try(model: Recommender, corpus: Corpus, private: Private) -> dict[tuple[float, float, float], float]:
+    """Mean validation NDCG@10 under each setting of ``private.near``, over some of the cases; off comes first."""
+    cases, items = corpus.split.valid, len(corpus.space)
+    if len(cases) > CASES:
+        cases = cases.take(np.sort(stream(0, "neighbours").choice(len(cases), CASES, replace=False)))
+    plain = model_score(model, corpus, cases, private)
+    sums: dict[tuple[float, float, float], float] = defaultdict(float)
+    for block in in_order(len(cases), max(1, min(BLOCK_ROWS, BLOCK_SCORES // items))):
+        part = cases.take(block)
+        batch = pad(part.histories, np.arange(len(part)), part.users, model.plan.max_history)
+        at = (torch.arange(len(part)), (batch.mask.sum(1) - 1).clamp(min=0))
+
+        def gain(scores: torch.Tensor, part: Cases = part) -> float:
+            found = rank_cases(part, items, scores.__getitem__)
+            return float(case_metrics(found.ranks, part.targets.offsets, found.candidates)["ndcg@10"].sum())
+
+        scores = plain(block)
+        sums[0.0, 0.0, 0.0] += gain(scores)
+        for decay in (model.plan.recency, 1.0):
+            alike = private.likeness(batch, at, decay)
+            for sharpness in SHARPNESS:
+                raised = torch.log1p(sharpness * alike)
+                for weight in WEIGHTS:
+                    sums[weight, sharpness, decay] += gain(scores + weight * raised)
+    return {near: total / len(cases) for near, total in sums.items()}
