@@ -39,7 +39,7 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
     if plan.model.shared_items and not limits.share_items:
         raise BudgetError(
             "the plan shares item tables among owners of one catalogue (model.shared_items), which tell what is met "
-            "here and how often; this domain allows it only when started with --share-items"
+            "here, and met together, and how often; this domain allows it only when started with --share-items"
         )
     if next_event is None:
         if limits.max_epsilon is not None:

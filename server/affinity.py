@@ -34,8 +34,9 @@ def by_affinity(cap: float) -> Aggregator:
     The first round mixes all: towers that start out together stay comparable. From the second on,
     tower of domain i: sum over j of a_ij (its tower + its delta), a_ij in proportion to weight_j kin_ij, with
     kin_ij = sigmoid((likeness_ij - KIN) / SOFT) and kin_ii = 1. The table of a catalogue (residuals and biases of its
-    items, where the plan shares them) is mixed likewise among its owners. Linear in the updates once a is known, and
-    LoRA is averaged exactly as in the family ffa. Raises FederationError when no update came.
+    items and what was met together, where the plan shares them) is mixed likewise among its owners. Linear in the
+    updates once a is known, and LoRA is averaged exactly as in the family ffa. Raises FederationError when no update
+    came.
     """
 
     def apply(memory: Tensors | None, updates: Iterable[AdapterUpdate]) -> tuple[Tensors, Tensors, dict[str, Any]]:

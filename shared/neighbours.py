@@ -7,11 +7,11 @@ import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 
+from shared.payload import HASHES, WIDTH
 from shared.seeding import stream
 
 ROWS, COSINES = "neighbours.rows", "neighbours.cosines"  # names of what is saved
 BLOCK = 512  # items whose likeness to all others is held at a time
-HASHES, WIDTH = 4, 128  # of a sketch of pairs: on a shop of 4,385 items as good as the counts themselves
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from shared.errors import ConfigError, PayloadError
-from shared.neighbours import HASHES, WIDTH
 from shared.plan import Plan, plan_from_json
 
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -27,6 +26,7 @@ MAX_ITEMS = 2**21
 TABLE = "items."  # a catalogue's table is named items.CATALOGUE.KEY
 LEARNT = ("bias", "vectors")  # (items,), (items, dim): in every round
 COUNTED = ("met", "pairs")  # (items,), (items, PAIRS): in the last one (shared/neighbours.py)
+HASHES, WIDTH = 4, 128  # of the sketch of pairs: on a shop of 4,385 items as good as the counts themselves
 PAIRS = HASHES * WIDTH
 TASK_KINDS = ("train", "finish")
 

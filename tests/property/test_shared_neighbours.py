@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shared.neighbours as neighbours_module
-from shared.neighbours import met_together
+from shared.neighbours import from_sketch, met_together, sketch_pairs
 
 
 def dense(found, count):
@@ -68,3 +68,43 @@ def test_likeness_is_the_weighted_sum_over_the_history(pairs, history):
         torch.tensor([[item for item, _ in history]]), torch.tensor([[weight for _, weight in history]])
     )
     np.testing.assert_allclose(got[0].numpy(), wanted, atol=1e-5)
+
+
+def columns(pairs):
+    return tuple(np.array([pair[side] for pair in pairs], dtype=np.int64) for side in (0, 1))
+
+
+@settings(max_examples=40, deadline=None)
+@given(events)
+def test_a_sketch_wider_than_the_catalogue_holds_all_neighbours(pairs):
+    # Nine items in 128 buckets under four hash functions: no two items share all of their buckets.
+    sizes, sketch = sketch_pairs(*columns(pairs), 9)
+    exact = dense(met_together(*columns(pairs), 9, 9), 9)
+    np.testing.assert_allclose(dense(from_sketch(sizes, sketch, 9), 9), exact, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(events, events, st.floats(0.01, 100))
+def test_sketches_of_two_owners_add_up_and_may_be_scaled(one, two, scale):
+    shifted = [(user + 100, item) for user, item in two]  # other users
+    first, second, both = (sketch_pairs(*columns(part), 9) for part in (one, two, one + shifted))
+    for mine, theirs, whole in zip(first, second, both, strict=True):
+        np.testing.assert_allclose(mine + theirs, whole)
+    scaled = from_sketch(both[0] * np.float32(scale), both[1] * np.float32(scale), 5)
+    np.testing.assert_allclose(scaled.cosines, from_sketch(*both, 5).cosines, atol=1e-4)
+
+
+def test_crowded_buckets_only_ever_count_too_much(monkeypatch):
+    monkeypatch.setattr(neighbours_module, "WIDTH", 2)
+    draw = np.random.default_rng(0)
+    users, items = draw.integers(20, size=120), draw.integers(9, size=120)
+    exact = dense(met_together(users, items, 9, 9), 9)
+    found = dense(from_sketch(*sketch_pairs(users, items, 9), 9), 9)
+    assert (found >= exact - 1e-6).all()
+    assert (found > exact + 0.1).any()
+
+
+def test_a_damaged_sketch_gives_no_numbers_that_are_not_finite():
+    _, sketch = sketch_pairs(np.array([0, 0, 1]), np.array([0, 1, 1]), 3)
+    found = from_sketch(np.array([1, -2, 0], np.float32), sketch * np.float32(-1e30), 3)
+    assert torch.isfinite(found.cosines).all()
