@@ -88,15 +88,18 @@ def same(one, two):
 
 
 def test_three_processes_give_the_adapter_of_one(machine, tiny_base):
-    options = ("--settings", settings(machine.folder, tiny_base), "--rounds", 3, "--adversarial")
+    shared = ("--set", "federation.family=affinity", "--set", "model.shared_items=true")
+    options = ("--settings", settings(machine.folder, tiny_base), "--rounds", 3, "--adversarial", *shared)
     _, expected = machine.simulate("one", "in-process", *options)
-    codes, said, run = machine.deploy("three", options, "--base", tiny_base)
+    codes, said, run = machine.deploy("three", options, "--base", tiny_base, "--share-items")
     assert codes == [0, 0, 0, 0], said
     found = registry.load_state(run)
     same(found.adapter, expected.adapter)
+    same(found.memory, expected.memory)  # each domain's towers and item table
+    assert {name.rpartition(".")[2] for name in found.memory if "items." in name} == {"bias", "vectors", "met", "pairs"}
     start = registry.load_state(run, 0)
     moved = {name for name, value in found.adapter.items() if not np.array_equal(value, start.adapter[name])}
-    assert moved == found.released
+    assert moved == {name for name in found.released if ".lora_" in name}  # towers move for each domain
     assert len(registry.read_rounds(run)) == 3
     for name in DOMAINS:
         home = machine.folder / "var" / "client" / name
