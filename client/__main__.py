@@ -10,7 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared.console import Bars, quiet_libraries, settled
+from shared.console import (
+    Bars,
+    Delta,
+    Epsilon,
+    Rounds,
+    Sets,
+    SettingsFile,
+    named,
+    plan_from,
+    quiet_libraries,
+    settled,
+)
 from shared.errors import ConfigError
 from shared.plan import PROTOCOLS
 
@@ -58,7 +69,7 @@ def main(
     quiet_libraries()
     place = home or Path("var/client") / (domain or "")
     context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
-    context.obj["max_epsilon"] = max_epsilon
+    context.obj |= {"max_epsilon": max_epsilon, "protocol": protocol}
     if context.invoked_subcommand is not None:
         return
     with settled():
@@ -197,6 +208,59 @@ def status(
             spent = epsilon(events, delta)
             result["privacy"] = {"epsilon": spent, "delta": delta, "in words": sentence(spent, delta)}
         typer.echo(json.dumps(result, indent=2))
+
+
+@app.command()
+def budget(
+    context: typer.Context,
+    epsilon: Epsilon = None,
+    delta: Delta = None,
+    rounds: Rounds = None,
+    settings: SettingsFile = None,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
+) -> None:
+    """Print the privacy that this domain has spent and, with --epsilon, what a planned run would cost it.
+
+    A planned run needs the data (--data, or those of the last finished run): its cost depends on how many users it has.
+    """
+    with settled():
+        from client.budget import Limits, forecast
+        from client.dataset import read_domain
+        from client.privacy import learnt_from
+        from client.splits import split
+        from client.store import Home, load
+        from shared import accounting
+        from shared.ledger import read_events
+
+        given = context.obj
+        if not given["domain"]:
+            raise ConfigError(UNNAMED)
+        plan = plan_from(settings, sets or [], named(rounds=rounds, epsilon=epsilon, delta=delta))
+        home = Home(given["home"])
+        events = read_events(home.ledger)
+        spent = accounting.epsilon(events, plan.privacy.delta)
+        found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events), "epsilon": spent}
+        if plan.private:
+            folder = given["data"] or load(home).data
+            parts = split(read_domain(folder, given["domain"]).interactions, given["protocol"])
+            ahead = forecast(plan, len(learnt_from(parts.train)), Limits(given["max_epsilon"]), events)
+            found["planned"] = asdict(ahead)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+            return
+        typer.echo(f"{len(events)} releases so far: epsilon {spent:.3f} at delta {plan.privacy.delta:g}.")
+        if events:
+            typer.echo(accounting.sentence(spent, plan.privacy.delta))
+        if plan.private:
+            typer.echo(
+                f"The planned run: {ahead.rounds} rounds of {ahead.steps} steps over {ahead.users:,} users, one in "
+                f"{1 / ahead.sample_rate:.0f} a step, noise {ahead.noise_multiplier:.3f}: epsilon {ahead.epsilon:.3f} "
+                f"by itself, {ahead.after:.3f} with what was spent."
+            )
+        if plan.private and given["max_epsilon"] is not None:
+            left = f"{ahead.rounds_allowed} of its {ahead.rounds} rounds"
+            typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon) lets {left} pass.")
 
 
 @passports.command()

@@ -1,11 +1,12 @@
 """Refuses a task that would overspend: the data owner decides, whatever the server asks."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.accounting import epsilon, noise_for
 from shared.errors import BudgetError
-from shared.ledger import Event
+from shared.ledger import Event, GaussianSteps
 from shared.plan import Plan
 
 
@@ -15,6 +16,11 @@ class Limits:
 
     max_epsilon: float | None = None
     share_items: bool = False  # whether item residuals and biases may go to owners of the same catalogue
+
+
+def sample_rate(plan: Plan, users: int) -> float:
+    """Poisson probability that a user joins a step."""
+    return min(1.0, plan.privacy.lot_users / max(users, 1))
 
 
 def planned_noise(plan: Plan, users: int, rate: float) -> float:
@@ -55,3 +61,32 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
             f"limit of {limits.max_epsilon:g} at delta {plan.privacy.delta:g}; raise the limit or release less"
         )
     return after
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run under differential privacy would cost a domain, at the plan's delta."""
+
+    users: int  # with something to learn from
+    sample_rate: float  # Poisson probability that one of them joins a step
+    noise_multiplier: float
+    steps: int  # of a round
+    rounds: int
+    epsilon: float  # of this run alone
+    after: float  # of all that was released before and this run
+    rounds_allowed: int  # of them, how many the domain's limit lets pass
+
+
+def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> Forecast:
+    """Look ahead, spend nothing. Raises BudgetError where the plan's epsilon and delta cannot be had."""
+    rate = sample_rate(plan, users)
+    one_round = GaussianSteps(planned_noise(plan, users, rate), rate, plan.privacy.steps)
+    rounds, delta = plan.federation.rounds, plan.privacy.delta
+
+    def after(count: int) -> float:
+        return epsilon([*spent, *[one_round] * count], delta)
+
+    most = limits.max_epsilon
+    allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=after)
+    alone = epsilon([one_round] * rounds, delta)
+    return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, after(rounds), allowed)

@@ -18,6 +18,7 @@ from torch import nn
 import shared.model
 from client.adversary import worst_case
 from client.batches import pad
+from client.budget import sample_rate
 from client.corpus import Corpus
 from client.losses import LOSSES
 from client.splits import Histories
@@ -46,13 +47,13 @@ class Lot:
 
 
 def sampled_users(corpus: Corpus) -> npt.NDArray[np.int64]:
+    """Who is learnt from: see ``learnt_from``."""
+    return learnt_from(corpus.split.train)
+
+
+def learnt_from(train: Histories) -> npt.NDArray[np.int64]:
     """Users with something to predict: two training events or more."""
-    return np.flatnonzero(np.diff(corpus.split.train.offsets) >= 2)
-
-
-def sample_rate(plan: Plan, users: int) -> float:
-    """Poisson probability that a user joins a step."""
-    return min(1.0, plan.privacy.lot_users / max(users, 1))
+    return np.flatnonzero(train.lengths >= 2)
 
 
 def train_privately(

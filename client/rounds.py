@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import Limits, check_budget, planned_noise
+from client.budget import Limits, check_budget, planned_noise, sample_rate
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, read_domain
 from client.evaluate import evaluate, validate
 from client.gate import alone, better, candidate
-from client.privacy import sample_rate, sampled_users, train_privately
+from client.privacy import sampled_users, train_privately
 from client.store import Home, Kept, keep, keep_round, load_round
 from client.train import Outcome, Tick, train
 from shared.accounting import epsilon

@@ -5,8 +5,8 @@ import pytest
 import torch
 from support.tiny_members import tiny_plan
 
-from client.budget import Limits, check_budget, planned_noise
-from client.privacy import Lot, PerUserGradients, lots, sample_rate, sampled_users, train_privately
+from client.budget import Limits, check_budget, forecast, planned_noise, sample_rate
+from client.privacy import Lot, PerUserGradients, lots, sampled_users, train_privately
 from shared.accounting import epsilon, noise_for
 from shared.errors import BudgetError, DataError
 from shared.ledger import GaussianSteps, append_event, read_events
@@ -197,3 +197,30 @@ def test_the_data_owner_may_refuse(tiny_base):
         check_budget(tiny_plan(tiny_base), Limits(8.0), (), None)
     with pytest.raises(BudgetError, match="well below one"):
         planned_noise(tiny_plan(tiny_base, "privacy.delta=0.01"), 200, 0.1)
+
+
+def test_a_forecast_is_what_the_rounds_then_cost(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=3")
+    before = (GaussianSteps(2.0, 0.1, 5),)
+    users = len(sampled_users(members[0].corpus(plan)))
+    ahead = forecast(plan, users, Limits(), before)
+    assert (ahead.users, ahead.rounds, ahead.rounds_allowed) == (users, 3, 3)
+    one = GaussianSteps(ahead.noise_multiplier, ahead.sample_rate, ahead.steps)
+    assert 5.9 < ahead.epsilon == epsilon([one] * 3, plan.privacy.delta) <= 6
+    assert ahead.after == epsilon([*before, one, one, one], plan.privacy.delta) > ahead.epsilon
+
+
+def test_a_forecast_counts_the_rounds_that_a_limit_lets_pass(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=3")
+    one = forecast(plan, 100, Limits(), ())
+    event = GaussianSteps(one.noise_multiplier, one.sample_rate, one.steps)
+    for allowed in range(4):
+        limit = epsilon([event] * allowed, plan.privacy.delta) + 0.01
+        assert forecast(plan, 100, Limits(limit), ()).rounds_allowed == allowed
+        for done in range(3):  # and the check before each round agrees
+            spent = [event] * done
+            if done < allowed:
+                check_budget(plan, Limits(limit), spent, event)
+            else:
+                with pytest.raises(BudgetError):
+                    check_budget(plan, Limits(limit), spent, event)

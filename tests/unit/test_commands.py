@@ -1,5 +1,6 @@
 """The three command lines: their help, the README that names all they take, and what they say to misuse."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from client.__main__ import app as client
 from server.__main__ import app as server
+from shared.ledger import GaussianSteps, append_event
 from shared.plan import SECTIONS
 from simulations.__main__ import app as simulations
 
@@ -27,6 +29,7 @@ COMMANDS = [
     ("client", "recommend"),
     ("client", "status"),
     ("client", "evaluate"),
+    ("client", "budget"),
     ("client", "passport"),
     ("client", "passport", "book"),
     ("client", "passport", "issue"),
@@ -249,3 +252,24 @@ def write_domain(folder: Path, name: str) -> None:
 def test_a_scenario_refuses_what_it_does_not_know(words):
     line = misuse("simulations", "scenario", "same-kind", "--root", "x", *words)
     assert f"{words[0]}: expected" in line
+
+
+def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):
+    first = run("client", "--domain", "video", "budget")
+    assert first.exit_code == 0
+    assert first.stdout == "0 releases so far: epsilon 0.000 at delta 1e-05.\n"
+    home = tmp_path / "var/client/video"
+    append_event(home / "ledger.jsonl", GaussianSteps(1.0, 0.1, 20))
+    words = ("--domain", "video", "--data", tiny_world["video"], "--max-epsilon", 6, "budget", "--epsilon", 5)
+    found = json.loads(run("client", *words, "--rounds", 3, "--json").stdout)
+    assert found["releases"] == 1
+    assert found["planned"]["after"] > 6 > found["planned"]["epsilon"] > 4.9
+    said = run("client", *words, "--rounds", 3).stdout
+    assert "Whoever sees all released updates" in said
+    assert f"A limit of 6 (--max-epsilon) lets {found['planned']['rounds_allowed']} of its 3 rounds pass." in said
+    assert (home / "ledger.jsonl").read_text().count("\n") == 1  # looking ahead spends nothing
+
+
+def test_a_budget_of_a_plan_needs_data_and_a_domain(tmp_path):
+    assert "expected --domain" in misuse("client", "budget")
+    assert "no finished run" in misuse("client", "--domain", "video", "budget", "--epsilon", 5)
