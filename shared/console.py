@@ -51,6 +51,8 @@ def quiet_libraries() -> None:
     keep_apart()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     warnings.filterwarnings("ignore", category=UserWarning, module="opacus")
+    # Opacus' hooks: the first layer's input is frozen, which is as it should be.
+    warnings.filterwarnings("ignore", category=UserWarning, message="Full backward hook is firing")
 
 
 @contextmanager

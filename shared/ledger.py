@@ -1,5 +1,6 @@
 """Privacy spending as immutable events: epsilon is computed from them, never stored instead of them."""
 
+import fcntl
 import json
 import math
 import os
@@ -39,25 +40,51 @@ def append_event(path: Path, event: Event) -> None:
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:
-    """One JSON object at the end of a file, on the disk before returning."""
+    """One JSON object at the end of a file, on the disk before returning; one writer at a time.
+
+    What a writer left unfinished when it was stopped is cut off: whatever that was to precede never happened.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
     # What is written tells of users, if only under pseudonyms: for the owner's eyes.
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        whole = _whole(file.read())
+        file.truncate(len(whole))
+        file.seek(0, os.SEEK_END)
+        file.write(b"\n" if whole and not whole.endswith(b"\n") else b"")
+        file.write(json.dumps(value).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    if new:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the file's name is to last too
+        finally:
+            os.close(folder)
+
+
+def _whole(raw: bytes) -> bytes:
+    """All but what was torn off in the writing: a last line that neither ends nor can be read."""
+    end = raw.rfind(b"\n") + 1
+    try:
+        json.loads(raw[end:] or b"0")
+        return raw
+    except ValueError:
+        return raw[:end]
 
 
 def read_events(path: Path) -> tuple[Event, ...]:
     """All events of a ledger; none where there is no file yet.
 
-    Raises DataError on a line that is no event: what is not understood cannot be counted, so nothing
-    more may be spent.
+    A line that was torn off in the writing counts for nothing: the release that it was to precede never came.
+    Raises DataError on any other line that is no event: what is not understood cannot be counted, so nothing more
+    may be spent.
     """
     if not path.exists():
         return ()
     events = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_whole(path.read_bytes()).splitlines(), 1):
         try:
             events.append(_event(json.loads(line)))
         except (ValueError, TypeError):

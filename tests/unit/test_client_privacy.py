@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -180,10 +181,33 @@ def test_the_ledger_is_kept_line_by_line_and_refuses_what_it_does_not_know(tmp_p
     for event in events:
         append_event(path, event)
     assert read_events(path) == events
-    for damage in ("{", '{"noise_multiplier": 0, "sample_rate": 0.1, "steps": 1}', '{"steps": 1}', "[]"):
+    for damage in ("{\n", '{"noise_multiplier": 0, "sample_rate": 0.1, "steps": 1}', '{"steps": 1}', "[]"):
         path.write_text(damage + "\n")
         with pytest.raises(DataError, match="line 1"):
             read_events(path)
+
+
+def test_a_line_torn_off_in_the_writing_is_dropped_and_a_whole_one_never(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    events = (GaussianSteps(1.0, 0.1, 5), GaussianSteps(2.0, 0.2, 7))
+    for event in events:
+        append_event(path, event)
+    raw = path.read_bytes()
+    first = raw.index(b"\n") + 1
+    for length in range(first, len(raw) + 1):
+        path.write_bytes(raw[:length])
+        kept = events if length >= len(raw) - 1 else events[:1]  # without its line break it is still whole
+        assert read_events(path) == kept
+        append_event(path, events[0])
+        assert read_events(path) == (*kept, events[0])
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_two_writers_lose_nothing(tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: append_event(path, GaussianSteps(1.0, 0.5, n + 1)), range(100)))
+    assert sorted(event.steps for event in read_events(path)) == list(range(1, 101))
 
 
 def test_the_data_owner_may_refuse(tiny_base):
