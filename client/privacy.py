@@ -4,7 +4,6 @@ A row is not a user: the encoder sees ``users x slots`` texts, so its per-row gr
 before anything is clipped. The loss is a sum over users; negatives come from the public catalogue.
 """
 
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ import shared.model
 from client.adversary import worst_case
 from client.batches import pad
 from client.budget import sample_rate
+from client.chance import Chance, Repeatable, Unforeseen
 from client.corpus import Corpus
 from client.losses import LOSSES
 from client.splits import Histories
@@ -27,7 +27,6 @@ from shared.errors import TrainingError
 from shared.ledger import GaussianSteps
 from shared.model import Recommender, Space, shared_parameters
 from shared.plan import Plan
-from shared.seeding import stream, torch_stream
 from shared.towers import prepare, recency_mean, similar
 
 MICRO_USERS = 16  # users whose gradients are held at a time: some hundred megabytes
@@ -76,16 +75,13 @@ def train_privately(
     if not len(users):
         raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
     rate = sample_rate(plan, len(users))
-    draw = stream(plan.federation.seed, *place, "lots") if simulated else np.random.default_rng(secrets.randbits(128))
-    noise = torch.Generator().manual_seed(secrets.randbits(63))
-    if simulated:
-        noise = torch_stream(plan.federation.seed, *place, "noise")
+    chance: Chance = Repeatable(plan.federation.seed, *place) if simulated else Unforeseen()
     engine = PerUserGradients(model, corpus.space, plan, released)
     try:
-        optimizer = engine.optimizer(noise_multiplier, rate * len(users), noise)
+        optimizer = engine.optimizer(noise_multiplier, rate * len(users))
         for done in range(plan.privacy.steps):
-            chosen = users[draw.random(len(users)) < rate]
-            engine.noisy_step(optimizer, lots(corpus.split.train, chosen, plan, len(corpus.space), draw))
+            chosen = users[chance.uniform(len(users)) < rate]
+            engine.noisy_step(optimizer, lots(corpus.split.train, chosen, plan, len(corpus.space), chance), chance)
             if tick is not None:
                 tick("noisy step", done + 1, plan.privacy.steps)
     finally:
@@ -97,13 +93,13 @@ def train_privately(
 
 
 def lots(
-    histories: Histories, users: npt.NDArray[np.int64], plan: Plan, catalogue: int, draw: np.random.Generator
+    histories: Histories, users: npt.NDArray[np.int64], plan: Plan, catalogue: int, chance: Chance
 ) -> Iterable[Lot]:
     """The sampled users in small groups, each with negatives of its own from the public catalogue."""
     for start in range(0, len(users), MICRO_USERS):
         some = users[start : start + MICRO_USERS]
         batch = pad(histories, some, some, plan.privacy.events)
-        negatives = draw.integers(catalogue, size=(len(some), plan.privacy.negatives))
+        negatives = chance.integers(catalogue, (len(some), plan.privacy.negatives))
         yield Lot(torch.cat([batch.items, torch.from_numpy(negatives)], 1), batch.behaviours, batch.mask)
 
 
@@ -130,7 +126,7 @@ class PerUserGradients:
                     delattr(value, name)
         self.model.eval()
 
-    def optimizer(self, noise_multiplier: float, expected_users: float, noise: torch.Generator) -> DPOptimizer:
+    def optimizer(self, noise_multiplier: float, expected_users: float) -> DPOptimizer:
         """Adam on the clipped and noised sum, divided by the expected (not the actual) number of users."""
         inner = torch.optim.Adam(self.named.values(), lr=self.plan.privacy.lr)
         return DPOptimizer(
@@ -139,10 +135,9 @@ class PerUserGradients:
             max_grad_norm=self.plan.privacy.clip_norm,
             expected_batch_size=max(expected_users, 1.0),
             loss_reduction="sum",
-            generator=noise,
         )
 
-    def noisy_step(self, optimizer: DPOptimizer, groups: Iterable[Lot]) -> None:
+    def noisy_step(self, optimizer: DPOptimizer, groups: Iterable[Lot], chance: Chance) -> None:
         """One step over the whole lot, a group of users at a time. An empty lot still releases its noise."""
         for value in self.named.values():
             value.summed_grad = torch.zeros_like(value)  # type: ignore[attr-defined]
@@ -151,9 +146,10 @@ class PerUserGradients:
             optimizer.clip_and_accumulate()
             for value in self.named.values():
                 value.grad_sample = None  # type: ignore[attr-defined]
-        optimizer.add_noise()
+        deviation = optimizer.noise_multiplier * optimizer.max_grad_norm
         for value in self.named.values():
-            value.grad /= optimizer.expected_batch_size
+            noised = value.summed_grad + deviation * chance.normal(value)  # type: ignore[attr-defined]
+            value.grad = noised / optimizer.expected_batch_size
         optimizer.original_optimizer.step()
         for value in self.named.values():
             value.grad = None

@@ -7,6 +7,7 @@ import torch
 from support.tiny_members import tiny_plan
 
 from client.budget import Limits, check_budget, forecast, planned_noise, sample_rate
+from client.chance import Repeatable, Unforeseen
 from client.privacy import Lot, PerUserGradients, lots, sampled_users, train_privately
 from shared.accounting import epsilon, noise_for
 from shared.errors import BudgetError, DataError
@@ -27,7 +28,7 @@ def bench(request, members, tiny_base, monkeypatch):
     corpus = members[0].corpus(plan)
     engine = PerUserGradients(model, corpus.space, plan, released_names(plan, list(adapter_tensors(model))))
     users = sampled_users(corpus)[:7]
-    (lot,) = lots(corpus.split.train, users, plan, len(corpus.space), np.random.default_rng(0))
+    (lot,) = lots(corpus.split.train, users, plan, len(corpus.space), Repeatable(0))
     yield engine, lot, plan, corpus
     engine.close()
 
@@ -79,7 +80,7 @@ def test_one_users_data_move_only_their_own_gradient(bench):
 
 def test_each_user_moves_the_sum_by_the_clip_norm_at_most(bench):
     engine, lot, *_ = bench
-    optimizer = engine.optimizer(0.0, 1.0, torch.Generator())
+    optimizer = engine.optimizer(0.0, 1.0)
     optimizer.max_grad_norm = 0.01  # below every user's norm
     engine.per_user(lot)
     norms = sum(value.grad_sample.flatten(1).pow(2).sum(1) for value in engine.named.values()).sqrt()
@@ -91,15 +92,16 @@ def test_each_user_moves_the_sum_by_the_clip_norm_at_most(bench):
     assert total <= 0.01 * len(lot.items) * (1 + 1e-5)
 
 
-def test_an_empty_lot_releases_noise_of_the_stated_size(bench):
+@pytest.mark.parametrize("chance", [Unforeseen(bytes(32)), Repeatable(1, "noise")], ids=["real", "simulated"])
+def test_an_empty_lot_releases_noise_of_the_stated_size(bench, chance):
     engine, _, plan, _ = bench
-    optimizer = engine.optimizer(2.0, 10.0, torch.Generator().manual_seed(1))
+    optimizer = engine.optimizer(2.0, 10.0)
     noises = []
     optimizer.original_optimizer.step = lambda: noises.append(
         torch.cat([value.grad.flatten() for value in engine.named.values()])
     )
     for _ in range(3):
-        engine.noisy_step(optimizer, [])
+        engine.noisy_step(optimizer, [], chance)
     drawn = torch.cat(noises)
     expected = 2.0 * plan.privacy.clip_norm / 10.0  # multiplier x clip / expected users
     assert abs(float(drawn.std()) / expected - 1) < 3 / math.sqrt(2 * len(drawn))
@@ -110,10 +112,10 @@ def test_an_empty_lot_releases_noise_of_the_stated_size(bench):
 def test_a_noisy_step_without_noise_is_the_clipped_sum_over_expected_users(bench):
     engine, lot, plan, _ = bench
     truth = [alone(engine, lot, user) for user in range(len(lot.items))]
-    optimizer = engine.optimizer(0.0, 20.0, torch.Generator())
+    optimizer = engine.optimizer(0.0, 20.0)
     seen = {}
     optimizer.original_optimizer.step = lambda: seen.update({n: v.grad.clone() for n, v in engine.named.items()})
-    engine.noisy_step(optimizer, [lot])
+    engine.noisy_step(optimizer, [lot], Unforeseen())
     scales = [
         min(1.0, plan.privacy.clip_norm / math.sqrt(sum(float(g.pow(2).sum()) for g in user.values())))
         for user in truth
@@ -129,7 +131,7 @@ def test_negatives_come_from_the_catalogue_not_from_the_lot(members, tiny_base):
     users = sampled_users(corpus)
 
     def negatives(some):
-        draw = np.random.default_rng(3)
+        draw = Repeatable(3)
         return next(iter(lots(corpus.split.train, some, plan, len(corpus.space), draw))).items[:, plan.privacy.events :]
 
     first, others = negatives(users[:5]), negatives(users[5:10])
