@@ -9,7 +9,6 @@ goes on there. Figures go to ``benchmarks/quality/NAME.json``. Questions already
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -85,14 +84,13 @@ def main(
             "--json",
         ]
         print(" ".join(command), file=sys.stderr)
-        began = time.monotonic()
         done = subprocess.run([sys.executable, *command[1:]], stdout=subprocess.PIPE, check=False)
         if done.returncode:
             raise SystemExit(f"{name} ended with status {done.returncode}; run again to go on")
         answer = {
             "command": " ".join(command),
             "commit": _commit(),
-            "seconds": round(time.monotonic() - began),
+            "seconds": round(sum(_seconds(Path("runs/quality") / name))),
             "found": json.loads(done.stdout),
         }
         place.write_text(json.dumps(answer, indent=1) + "\n")
@@ -152,6 +150,11 @@ def strata_table(strata: dict) -> list[str]:
             cells.append("" if figure is None else f"{figure:.4f} ({sum(one['cases'] for one in having):,} cases)")
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return lines
+
+
+def _seconds(run: Path) -> list[float]:
+    """Of each of its parts, interruptions left out."""
+    return [json.loads(path.read_text())["seconds"] for path in run.glob("**/seed-*/result.json")]
 
 
 def _commit() -> str:

@@ -34,6 +34,7 @@ from shared.model import (
 from shared.neighbours import tensors_of
 from shared.payload import (
     COUNTED,
+    LEARNT,
     PAIRS,
     AdapterUpdate,
     Task,
@@ -277,14 +278,10 @@ class DomainMember:
         if came := table(task.adapter):
             if not task.plan.model.shared_items:
                 raise PayloadError("the task holds an item table, its plan shares none; both sides must run one plan")
-            catalogue = self.domain.catalog.fingerprint
-            own_table = item_table(self.corpus(task.plan).private(model), catalogue)
-            if table_name(catalogue, COUNTED[0]) in came:
-                shapes = ((len(self.domain.catalog),), (len(self.domain.catalog), PAIRS))
-                own_table |= {
-                    table_name(catalogue, key): np.empty(shape, np.float32)
-                    for key, shape in zip(COUNTED, shapes, strict=True)
-                }
+            catalogue, items = self.domain.catalog.fingerprint, len(self.domain.catalog)
+            shapes = {"bias": (items,), "vectors": (items, model.dim), "met": (items,), "pairs": (items, PAIRS)}
+            keys = LEARNT + COUNTED if table_name(catalogue, COUNTED[0]) in came else LEARNT
+            own_table = {table_name(catalogue, key): np.empty(shapes[key], np.float32) for key in keys}
             check_like(came, own_table, "the task's item table")
         load_adapter_tensors(model, task.adapter)
         return task, model
