@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import click
@@ -250,12 +251,81 @@ def plot(
         from simulations.plots import plot_affinity
 
         to = out or run / "affinity.png"
-        if to.suffix not in (".png", ".svg", ".pdf"):
-            raise ConfigError(f"--out: expected a name that ends with .png, .svg or .pdf, found {to.name!r}")
-        try:
-            typer.echo(plot_affinity(run, to))
-        except ImportError:
-            raise ConfigError("plot needs matplotlib: pip install 'isthmus[plots]'") from None
+        check_picture("--out", to)
+        typer.echo(drawn(plot_affinity, run, to))
+
+
+@app.command("audit-privacy", context_settings={"help_option_names": ["-h", "--help"]})
+def audit_privacy(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
+    data: Annotated[list[Path] | None, typer.Option(help="Domain folders; none: the generated world's.")] = None,
+    users: Annotated[int, typer.Option(min=2, help="Users who take part in the audit, at most.")] = 400,
+    epsilon: Epsilon = 8.0,
+    delta: Delta = None,
+    rounds: Rounds = None,
+    seed: Seed = None,
+    base: BaseName = None,
+    settings: SettingsFile = None,
+    sets: Sets = None,
+    cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = Path("var/cache"),
+    picture: Annotated[Path | None, typer.Option("--plot", help="Draw the ROC curves, .png, .svg or .pdf.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Attack training with and without the promise of --epsilon: who was in the data? Bounds epsilon from below."""
+    quiet_libraries()
+    with settled():
+        plan = plan_from(settings, sets or [], named(rounds, seed, None, base, False, epsilon, delta))
+        if not plan.private:
+            raise ConfigError("--epsilon: expected more than 0, the promise that is to be audited")
+        if picture is not None:
+            check_picture("--plot", picture)
+        with Bars() as bars, TemporaryDirectory() as world:
+            from simulations.start import audit_domains
+
+            found = audit_domains([*(data or []), *(folders or [])], plan, users, Path(world), cache, bars)
+            if picture is not None:
+                from simulations.plots import plot_audit
+
+                for name, one in found.items():
+                    to = picture if len(found) == 1 else picture.with_stem(f"{picture.stem}-{name}")
+                    bars.say(str(drawn(plot_audit, one, to)))
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            Console().print(audits_of(found))
+
+
+def audits_of(found: dict[str, Any]) -> Table:
+    """A row for each domain, training and attack."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("domain", "training", "claimed epsilon", "attack", "AUC", "epsilon at least, 95 %", "right guesses"):
+        table.add_column(column)
+    for domain, one in found.items():
+        for name in ("private", "plain"):
+            claimed = one[name]["epsilon"]
+            for way in ("gradient", "loss"):
+                cell = one[name][way]
+                told = (
+                    f"{cell['auc']:.3f}",
+                    f"{cell['epsilon_at_least']:.2f}",
+                    f"{cell['right']} of {cell['guessed']}",
+                )
+                table.add_row(domain, name, "none" if claimed is None else f"{claimed:.2f}", way, *told)
+    return table
+
+
+def check_picture(option: str, to: Path) -> None:
+    """Raises ConfigError for a name that says no format."""
+    if to.suffix not in (".png", ".svg", ".pdf"):
+        raise ConfigError(f"{option}: expected a name that ends with .png, .svg or .pdf, found {to.name!r}")
+
+
+def drawn(plot: Callable[[Any, Path], Path], what: Any, to: Path) -> Path:
+    """The picture's place. Raises ConfigError where the extra that draws is missing."""
+    try:
+        return plot(what, to)
+    except ImportError:
+        raise ConfigError("plots need matplotlib: pip install 'isthmus[plots]'") from None
 
 
 def check_epsilons(text: str) -> list[float]:

@@ -42,6 +42,31 @@ def plot_affinity(run: Path, to: Path) -> Path:
     return to
 
 
+def plot_audit(found: dict[str, Any], to: Path) -> Path:
+    """ROC curves of each attack with and without the promise; the diagonal is guessing. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, way in zip(axes, ("gradient", "loss"), strict=True):
+        for name, colour in (("private", "tab:blue"), ("plain", "tab:red")):
+            one = found[name]
+            label = "no promise" if one["epsilon"] is None else f"epsilon {one['epsilon']:.2f}"
+            axis.plot(
+                one[way]["roc"]["false"],
+                one[way]["roc"]["true"],
+                color=colour,
+                label=f"{label}: AUC {one[way]['auc']:.2f}",
+            )
+        axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+        axis.set_title(f"who was in, by {way}", fontsize=10)
+        axis.set_xlabel("users wrongly said to be in")
+        axis.legend(fontsize=8, loc="lower right")
+    axes[0].set_ylabel("users rightly said to be in")
+    figure.savefig(to, dpi=130)
+    return to
+
+
 def _reports(run: Path) -> list[dict[str, Any]]:
     try:
         lines = (run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from client.budget import Limits
+from client.corpus import build_corpus
 from client.dataset import Domain, read_domain
 from client.rounds import DomainMember, Workshop
 from client.store import Home, write_json
 from shared.console import Bars
 from shared.errors import ConfigError
+from shared.model import adapter_tensors, load_adapter_tensors
 from shared.plan import Plan
+from simulations.audit import audit
 from simulations.compare import Comparison
 from simulations.summary import summarise
 from simulations.world import write_world
@@ -87,6 +90,21 @@ def evaluate_seeds(
         comparison(domains, workshop, seeded, protocol, out / f"seed-{seed}", "in-process", bars).run(methods)
     found = summarise(out)
     write_json(out / "summary.json", found)
+    return found
+
+
+def audit_domains(
+    folders: Sequence[Path], plan: Plan, users: int, world: Path, cache: Path, bars: Bars
+) -> dict[str, Any]:
+    """Each domain's audit (``simulations.audit``), by name."""
+    workshop = Workshop(cache, tick=bars.tick)
+    model = workshop.model(plan)
+    start = adapter_tensors(model)
+    found = {}
+    for domain in open_domains(folders, world, plan.federation.seed, bars):
+        load_adapter_tensors(model, start)
+        corpus = build_corpus(domain, "loo", workshop.space(plan, domain), plan)
+        found[domain.name] = audit(model, corpus, plan, users, bars.say, bars.tick)
     return found
 
 

@@ -25,6 +25,7 @@ COMMANDS = [
     ("simulations", "scenario"),
     ("simulations", "passport"),
     ("simulations", "plot"),
+    ("simulations", "audit-privacy"),
     ("client",),
     ("client", "recommend"),
     ("client", "status"),
@@ -268,6 +269,11 @@ def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):
     assert "Whoever sees all released updates" in said
     assert f"A limit of 6 (--max-epsilon) lets {found['planned']['rounds_allowed']} of its 3 rounds pass." in said
     assert (home / "ledger.jsonl").read_text().count("\n") == 1  # looking ahead spends nothing
+
+
+def test_an_audit_needs_a_promise_and_a_picture_a_format():
+    assert "--epsilon: expected more than 0" in misuse("simulations", "audit-privacy", "--epsilon", 0)
+    assert "--plot: expected a name that ends with .png" in misuse("simulations", "audit-privacy", "--plot", "roc.gif")
 
 
 def test_a_budget_of_a_plan_needs_data_and_a_domain(tmp_path):

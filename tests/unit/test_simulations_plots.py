@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from shared.errors import ConfigError
 from simulations.__main__ import app
-from simulations.plots import plot_affinity
+from simulations.plots import plot_affinity, plot_audit
 
 
 def logged(folder, *tables):
@@ -38,3 +38,14 @@ def test_the_command(tmp_path):
     wrong = CliRunner().invoke(app, ["plot", str(run_dir), "--out", "a.jpeg"])
     assert wrong.exit_code == 2
     assert "expected a name that ends with .png" in wrong.output
+
+
+def test_an_audit_becomes_a_picture(tmp_path):
+    curve = {"auc": 0.7, "roc": {"false": [0.0, 0.5, 1.0], "true": [0.0, 0.8, 1.0]}}
+    found = {
+        name: {"epsilon": told, "gradient": curve, "loss": curve} for name, told in (("private", 8.0), ("plain", None))
+    }
+    to = plot_audit(found, tmp_path / "roc.svg")
+    text = to.read_text()
+    assert text.count("<svg") == 1
+    assert to.stat().st_size > 5000
