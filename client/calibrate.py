@@ -38,8 +38,8 @@ def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Ten
     if counted and all(key in counted for key in COUNTED) and private.neighbours is not None:
         met, pairs = (counted[key] for key in COUNTED)
         private.neighbours = from_sketch(met, pairs, corpus.near)
-        least = met[met > 0].min(initial=np.inf)  # stands for one event
-        popularity = np.rint(np.minimum(met / least, 1e6)).clip(0).astype(np.int64)
+        least = np.float64(met[met > 0].min(initial=np.inf))  # stands for one event
+        popularity = np.rint((met / least).clip(0, 1e6)).astype(np.int64)
     if model.plan.expected_counts:
         private.lift.copy_(torch.from_numpy(lift(popularity)))
     if private.neighbours is not None:

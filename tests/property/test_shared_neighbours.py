@@ -102,6 +102,7 @@ def test_crowded_buckets_only_ever_count_too_much(monkeypatch):
     found = dense(from_sketch(*sketch_pairs(users, items, 9), 9), 9)
     assert (found >= exact - 1e-6).all()
     assert (found > exact + 0.1).any()
+    np.testing.assert_allclose(found, found.T, atol=1e-6)  # a pair is read in both items' rows, the lesser counts
 
 
 def test_a_damaged_sketch_gives_no_numbers_that_are_not_finite():

@@ -142,3 +142,25 @@ def test_expected_counts_can_be_left_out(members, tiny_base):
     private = corpus.private(model)
     calibrate(model, corpus, private)
     assert not private.lift.any()
+
+
+def test_what_owners_counted_together_takes_the_place_of_ones_own(bench):
+    model, corpus, private = bench
+    met = np.arange(len(corpus.space)) % 5
+    met[0] = 9
+    _, pairs = corpus.pairs()
+    scale = np.float32(1 / 512)  # as a mean over owners' weights comes
+    calibrate(model, corpus, private, {"met": met.astype(np.float32) * scale, "pairs": pairs * scale})
+    np.testing.assert_allclose(private.lift, calibrate_module.lift(met), rtol=1e-6)
+    assert not np.array_equal(private.lift, calibrate_module.lift(corpus.popularity))
+    assert not torch.equal(private.neighbours.cosines, corpus.neighbours.cosines)
+
+
+def test_absurd_counts_from_others_cost_no_memory(bench):
+    model, corpus, private = bench
+    met = np.full(len(corpus.space), 1e30, np.float32)
+    met[0] = 1e-30
+    _, pairs = corpus.pairs()
+    calibrate(model, corpus, private, {"met": met, "pairs": -pairs})
+    assert torch.isfinite(private.lift).all()
+    assert torch.isfinite(private.neighbours.cosines).all()
