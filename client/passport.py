@@ -20,7 +20,7 @@ from client.budget import Limits, check_budget
 from client.dataset import Domain
 from client.store import Home
 from shared.errors import ConfigError, DataError, PayloadError
-from shared.ledger import TokenRelease, append_event, append_line, read_events
+from shared.ledger import TokenRelease, append_event, append_line, read_events, reserved
 from shared.model import Recommender, Space
 from shared.passport import MAX_CODES, CodeBook, Floats, Passport, Uniform, draw_codes, make_book
 from shared.plan import Plan
@@ -65,12 +65,13 @@ def issue(
     key = signing_key(home)
     who = pseudonym(home, request.user)
     event = TokenRelease(float(request.epsilon), request.mechanism, user=who)
-    mine = [e for e in read_events(home.ledger) if not isinstance(e, TokenRelease) or e.user in (who, "")]
-    check_budget(plan, limits, mine, event)
     today = datetime.now(UTC).date().isoformat()
     consent = {"user": who, "consent": request.consent, "epsilon": request.epsilon, "book": book.fingerprint}
-    append_line(home.consents, {**consent, "day": today})
-    append_event(home.ledger, event)
+    with reserved(home.ledger):
+        mine = [e for e in read_events(home.ledger) if not isinstance(e, TokenRelease) or e.user in (who, "")]
+        check_budget(plan, limits, mine, event)
+        append_line(home.consents, {**consent, "day": today})
+        append_event(home.ledger, event)
     codes = draw_codes(utilities, request.epsilon, request.mechanism, uniform)
     passport = Passport(domain.name, book.fingerprint, codes, float(request.epsilon), request.mechanism, today)
     return passport.sign(key)

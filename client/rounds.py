@@ -19,7 +19,7 @@ from client.store import Home, Kept, keep, keep_round, load_round
 from client.train import Outcome, Tick, train
 from shared.accounting import epsilon
 from shared.errors import PayloadError, TrainingError
-from shared.ledger import GaussianSteps, append_event, read_events
+from shared.ledger import GaussianSteps, append_event, read_events, reserved
 from shared.model import (
     Private,
     Recommender,
@@ -192,9 +192,10 @@ class DomainMember:
         users = len(sampled_users(corpus))
         rate = sample_rate(task.plan, users)
         event = GaussianSteps(planned_noise(task.plan, users, rate), rate, task.plan.privacy.steps)
-        check_budget(task.plan, self.limits, read_events(self.home.ledger), event)
-        # Written before anything is released: a crash may waste budget, never hide it.
-        append_event(self.home.ledger, event)
+        with reserved(self.home.ledger):
+            check_budget(task.plan, self.limits, read_events(self.home.ledger), event)
+            # Written before anything is released: a crash may waste budget, never hide it.
+            append_event(self.home.ledger, event)
         train_privately(
             model,
             corpus,

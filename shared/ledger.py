@@ -4,6 +4,8 @@ import fcntl
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,15 @@ class TokenRelease:
 
 
 Event = GaussianSteps | TokenRelease
+
+
+@contextmanager
+def reserved(path: Path) -> Iterator[None]:
+    """Nobody else spends between what is read in this block and what it writes, in whatever process."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def append_event(path: Path, event: Event) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -116,6 +117,22 @@ def test_each_user_pays_for_their_own_tokens(home, domain):
         give(home, domain, limits=limits)
     assert home.ledger.read_bytes() == before
     assert len(home.consents.read_text().splitlines()) == 2
+
+
+def test_requests_at_once_cannot_overspend(home, domain):
+    limits = Limits(max_epsilon=6.0)  # of 4 each, one fits
+    give(home, domain, replace(ASK, user="user-2"), limits=limits)  # keys are made by the first
+
+    def ask(_):
+        try:
+            return give(home, domain, limits=limits)
+        except BudgetError:
+            return None
+
+    with ThreadPoolExecutor(6) as pool:
+        given = [one for one in pool.map(ask, range(6)) if one is not None]
+    assert len(given) == 1
+    assert len(read_events(home.ledger)) == 2
 
 
 def test_tokens_add_to_training_for_the_user_who_pays_most(tmp_path):
