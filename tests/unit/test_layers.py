@@ -15,7 +15,7 @@ ONLY_IN = {
     "opacus": {"client/privacy.py", "shared/accounting.py"},
     "polars": {"shared/tables.py"},
     "grpc": {"client/relay.py", "client/worker.py"},
-    "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py"},
+    "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py", "client/chance.py"},
     "matplotlib": {"simulations/plots.py"},
     "ray": {"simulations/flower_run.py"},
     "flwr": {
