@@ -20,6 +20,7 @@ check: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prefix_cache.py
 	$(BIN)/python benchmarks/full_ranking.py
+	$(BIN)/python benchmarks/kill_ledger.py
 
 bench-quality: $(INSTALLED)
 	$(BIN)/python benchmarks/quality.py

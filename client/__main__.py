@@ -242,6 +242,8 @@ def budget(
         spent = accounting.epsilon(events, plan.privacy.delta)
         found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events), "epsilon": spent}
         if plan.private:
+            if given["data"] is None and not home.about.is_file():
+                raise ConfigError("a planned run needs the domain's data: --data FOLDER before the command")
             folder = given["data"] or load(home).data
             parts = split(read_domain(folder, given["domain"]).interactions, given["protocol"])
             ahead = forecast(plan, len(learnt_from(parts.train)), Limits(given["max_epsilon"]), events)

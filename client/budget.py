@@ -15,7 +15,7 @@ class Limits:
     """What a data owner allows; ``None`` leaves the choice to the federation's plan."""
 
     max_epsilon: float | None = None
-    share_items: bool = False  # whether item residuals and biases may go to owners of the same catalogue
+    share_items: bool = False  # whether residuals, biases and counts of items may go to owners of their catalogue
 
 
 def sample_rate(plan: Plan, users: int) -> float:

@@ -42,9 +42,7 @@ class ModelPlan:
     user_embedding: bool = True  # private user-id residual
     expected_counts: bool = True  # rarely met items get the popularity that is to be expected of them (Good-Turing)
     neighbours: int = 100  # of an item, those most often met with it by the domain's users; 0 = none
-    shared_items: bool = (
-        False  # owners of one catalogue who are alike share item residuals, biases, what was met together
-    )
+    shared_items: bool = False  # owners of one catalogue who are alike share residuals, biases and counts of its items
     recency: float = 0.8  # weight of the last but one item relative to the last
 
 

@@ -109,16 +109,16 @@ def attack(
 ) -> dict[str, Floats]:
     """How strongly each of the users seems to have been in the training, by each way of telling: (users,) each."""
     agreed = np.zeros(len(asked))
-    _, at_first = _probe(model, corpus, plan, asked, released, {})
+    at_first = _probe(model, corpus, plan, asked, released)
     for number in range(1, plan.federation.rounds + 1):
         before = adapter_tensors(model)
         one_round(number)
         after = adapter_tensors(model)
         load_adapter_tensors(model, before)
         went = {name: after[name] - before[name] for name in released}
-        agreed += _probe(model, corpus, plan, asked, released, went)[0]
+        agreed += _probe(model, corpus, plan, asked, released, went)
         load_adapter_tensors(model, after)
-    return {"gradient": agreed, "loss": at_first - _probe(model, corpus, plan, asked, released, {})[1]}
+    return {"gradient": agreed, "loss": at_first - _probe(model, corpus, plan, asked, released)}
 
 
 def _probe(
@@ -127,33 +127,29 @@ def _probe(
     plan: Plan,
     asked: npt.NDArray[np.int64],
     released: frozenset[str],
-    went: Tensors,
-) -> tuple[Floats, Floats]:
-    """Of each user: minus the product of their clipped gradient with where the adapter went, and their loss."""
-    agreed, losses = np.zeros(len(asked)), np.zeros(len(asked))
-    steps = {name: torch.from_numpy(value).flatten() for name, value in went.items()}
+    went: Tensors | None = None,
+) -> Floats:
+    """(users,) losses, or minus the products of clipped gradients with where the adapter ``went``."""
     engine = PerUserGradients(model, corpus.space, plan, released)
     chance = Repeatable(plan.federation.seed, "audit", "negatives")  # the same for each probe
-    place = 0
+    found = []
     try:
         for lot in lots(corpus.split.train, asked, plan, len(corpus.space), chance):
-            rows = slice(place, place + len(lot.items))
-            place = rows.stop
-            with torch.no_grad():
+            if went is None:
                 engine.hooks.disable_hooks()
-                losses[rows] = engine.losses(engine.encode(lot), lot).numpy()
+                with torch.no_grad():
+                    found.append(engine.losses(engine.encode(lot), lot))
                 engine.hooks.enable_hooks()
-            if not steps:
                 continue
             grads = {name: value.flatten(1).float() for name, value in engine.per_user(lot).items()}
             norms = torch.stack([value.pow(2).sum(1) for value in grads.values()]).sum(0).sqrt()
-            product = torch.stack([value @ steps[name] for name, value in grads.items()]).sum(0)
-            agreed[rows] = (-product * (plan.privacy.clip_norm / norms.clamp(min=1e-12)).clamp(max=1)).numpy()
+            products = [value @ torch.from_numpy(went[name]).flatten() for name, value in grads.items()]
+            found.append(-torch.stack(products).sum(0) * (plan.privacy.clip_norm / norms.clamp(min=1e-12)).clamp(max=1))
             for value in engine.named.values():
                 value.grad_sample = None  # type: ignore[attr-defined]
     finally:
         engine.close()
-    return agreed, losses
+    return torch.cat(found).double().numpy()
 
 
 def verdict(scores: Floats, coins: Coins, delta: float) -> dict[str, Any]:

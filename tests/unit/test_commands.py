@@ -278,4 +278,4 @@ def test_an_audit_needs_a_promise_and_a_picture_a_format():
 
 def test_a_budget_of_a_plan_needs_data_and_a_domain(tmp_path):
     assert "expected --domain" in misuse("client", "budget")
-    assert "no finished run" in misuse("client", "--domain", "video", "budget", "--epsilon", 5)
+    assert "--data FOLDER before the command" in misuse("client", "--domain", "video", "budget", "--epsilon", 5)
