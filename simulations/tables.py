@@ -1,0 +1,107 @@
+"""What the commands print: a table for each kind of result."""
+
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+NAMES = {  # method -> its column; broken so that five of them fit 80 characters
+    "zero_shot": "zero-shot",
+    "local": "local\nonly",
+    "federated": "federated",
+    "personal": "federated\n+ private",
+    "pooled": "pooled",
+    "devices": "devices",
+    "together": "devices,\ntogether",
+}
+BASELINES = {
+    "popularity": "popularity",
+    "item_knn": "item-kNN",
+    "bpr_mf": "BPR-MF",
+    "sasrec": "SASRec",
+    "unisrec": "UniSRec",
+    "fedmf": "FedMF",
+    "fedncf": "FedNCF",
+    "pfedrec": "PFedRec",
+}
+METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """Two rows a domain, one for each metric; a column for each way to recommend."""
+    columns = {**NAMES, **BASELINES}
+    methods = [method for method in columns if any(method in domain for domain in result["domains"].values())]
+    title = f"{result['ranking'].capitalize()} ranking, protocol {result['protocol']}, seed {result['seed']}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("domain\nusers x items", overflow="fold")
+    table.add_column("")
+    for method in methods:
+        table.add_column(columns[method], justify="right", no_wrap=True)
+    rows = [(name, f"{cell['users']:,} x {cell['items']:,}", cell) for name, cell in result["domains"].items()]
+    for name, sizes, cells in [*rows, ("mean of domains", "", result["macro"])]:
+        for label, (metric, spelt) in zip((name, sizes), METRICS.items(), strict=True):
+            values = (f"{cells[method][metric]:.3f}" if method in cells else "" for method in methods)
+            table.add_row(Text(label), spelt, *values)
+        table.add_section()
+    return table
+
+
+def figures_of(found: dict[str, Any]) -> Table:
+    """A row for each domain and method: means with their intervals, and the paired difference."""
+    what = f"{found['ranking']} ranking, protocol {found['protocol']}"
+    seeds = ", ".join(map(str, found["seeds"]))
+    table = Table(
+        title=f"{what}, mean of seeds {seeds}, 95 % intervals over users",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+    )
+    reference = found["paired"]["reference"]
+    for column in ("domain", "method", "HR@10", "NDCG@10", f"NDCG@10 less {reference}"):
+        table.add_column(column, overflow="fold")
+    columns = {**NAMES, **BASELINES}
+    for name in [*(n for n in next(iter(found["figures"].values()))["hr@10"] if n != "worst")]:
+        for method in (method for method in columns if method in found["figures"]):
+            cells = [found["figures"][method][metric][name] for metric in METRICS]
+            less = found["paired"]["differences"].get(method, {}).get(name)
+            table.add_row(
+                Text(name),
+                columns[method].replace("\n", " "),
+                *(f"{cell['mean']:.4f} ({cell['low']:.4f} to {cell['high']:.4f})" for cell in cells),
+                "" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})",
+            )
+        table.add_section()
+    return table
+
+
+def passports_of(found: dict[str, Any]) -> Table:
+    """A row for each way to start, and what it gains over popularity."""
+    what = f"{found['codes']} of {found['book']} codes, {found['mechanism']}, {found['draws']} draws"
+    title = f"{found['from']} to {found['to']}: {found['users']:,} newcomers, full ranking; {what}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("start", "HR@10", "NDCG@10", "NDCG@10 over popularity, 95 %"):
+        table.add_column(column)
+    for name, cell in found["figures"].items():
+        gain = f"{cell['gain']:+.4f} ({cell['gain_low']:+.4f} to {cell['gain_high']:+.4f})"
+        table.add_row(name, f"{cell['hr@10']:.4f}", f"{cell['ndcg@10']:.4f}", gain if name != "popularity" else "")
+    return table
+
+
+def audits_of(found: dict[str, Any]) -> Table:
+    """A row for each domain, training and attack."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("domain", "training", "claimed epsilon", "attack", "AUC", "epsilon at least, 95 %", "right guesses"):
+        table.add_column(column)
+    for domain, one in found.items():
+        for name in ("private", "plain"):
+            claimed = one[name]["epsilon"]
+            for way in ("gradient", "loss"):
+                cell = one[name][way]
+                told = (
+                    f"{cell['auc']:.3f}",
+                    f"{cell['epsilon_at_least']:.2f}",
+                    f"{cell['right']} of {cell['guessed']}",
+                )
+                table.add_row(domain, name, "none" if claimed is None else f"{claimed:.2f}", way, *told)
+    return table
