@@ -115,6 +115,8 @@ class PerUserGradients:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.eval()
+        # Vectors that no step moves are read once, (items, dim); and no hook then sits on the encoder.
+        self.vectors = None if any(".lora_" in name for name in self.named) else model.encode(space)
         self.hooks = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=False)
 
     def close(self) -> None:
@@ -175,6 +177,8 @@ class PerUserGradients:
 
     def encode(self, lot: Lot) -> torch.Tensor:
         """Whitened text vectors of each user's slots, (users, slots, dim); one row per slot, shared or not."""
+        if self.vectors is not None:
+            return self.vectors[lot.items]
         hidden, mask = self.space.states.padded(lot.items.flatten().numpy())
         # Half precision where the CPU has it: gradients are clipped and noised after it, so the bound holds.
         with torch.autocast("cpu", torch.bfloat16, enabled=shared.model.BF16):

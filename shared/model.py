@@ -23,6 +23,7 @@ from shared.towers import ItemTower, Mix, UserTower, prepare, recency_mean, simi
 from shared.whiten import Whitening, fit_whitening
 
 Rows = npt.NDArray[np.int64]
+OUTPUTS = ("user.outward.", "mix.")  # what the user tower adds, and the weights of the score's parts
 BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -301,10 +302,12 @@ def shared_parameters(model: Recommender) -> dict[str, nn.Parameter]:
 
 
 def released_names(plan: Plan, names: Sequence[str]) -> frozenset[str]:
-    """Which of them clients train and send: A stays as drawn in the exact family."""
+    """Which of them clients train and send: A stays as drawn in the exact family; under a promise perhaps fewer."""
     frozen = "\0" if plan.federation.family == "fedavg" else ".lora_A."
-    heads_only = plan.train.lora_lr == 0
-    return frozenset(name for name in names if frozen not in name and not (heads_only and ".lora_" in name))
+    few = plan.privacy.releases if plan.private else "all"
+    heads_only = plan.train.lora_lr == 0 or few != "all"
+    names = [name for name in names if frozen not in name and not (heads_only and ".lora_" in name)]
+    return frozenset(name for name in names if few != "outputs" or name.startswith(OUTPUTS))
 
 
 def base_fingerprint(plan: ModelPlan, base: Base) -> str:

@@ -13,6 +13,7 @@ from shared.errors import ConfigError
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 LOSSES = ("softmax", "bce", "mse", "bpr")
+RELEASES = ("all", "towers", "outputs")
 FAMILIES = ("ffa", "fedavg", "affinity")
 PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
 LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
@@ -93,6 +94,7 @@ class PrivacyPlan:
     events: int = 6  # most recent events of a user that take part
     negatives: int = 10  # public items a user is compared with
     lr: float = 2e-3
+    releases: str = "all"  # or "towers", or "outputs" (of the user tower, and the mix): less noise, and no encoding
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ def _check(plan: Plan) -> None:
     _one_of("model.similarity", plan.model.similarity, SIMILARITIES)
     _one_of("train.loss", plan.train.loss, LOSSES)
     _one_of("federation.family", plan.federation.family, FAMILIES)
+    _one_of("privacy.releases", plan.privacy.releases, RELEASES)
     if not plan.model.targets:
         raise ConfigError(f"model.targets: expected some of {', '.join(LORA_TARGETS)}, found none")
     for target in plan.model.targets:

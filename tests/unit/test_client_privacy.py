@@ -16,11 +16,16 @@ from shared.model import Recommender, adapter_tensors, released_names, shared_pa
 from shared.prefix import find_base
 
 
-@pytest.fixture(params=[0.0, 1.0], ids=["clean", "adversarial"])
+@pytest.fixture(
+    params=[(0.0, "all"), (1.0, "all"), (0.0, "towers"), (1.0, "outputs")],
+    ids=["clean", "adversarial", "towers", "outputs"],
+)
 def bench(request, members, tiny_base, monkeypatch):
     """A stirred model with hooks on, and a lot of users of the first domain; single precision, to compare exactly."""
     monkeypatch.setattr("shared.model.BF16", False)
-    plan = tiny_plan(tiny_base, f"adversary.weight={request.param}", "privacy.epsilon=8.0")
+    weight, releases = request.param
+    settings = (f"adversary.weight={weight}", "privacy.epsilon=8.0", f"privacy.releases={releases}")
+    plan = tiny_plan(tiny_base, *settings)
     model = Recommender(plan.model, find_base(plan.model.base), 7)
     draw = torch.Generator().manual_seed(0)
     for value in shared_parameters(model).values():  # away from the zeros of the start
@@ -64,6 +69,16 @@ def test_per_user_gradients_are_those_of_each_user_alone(bench):
         for name, truth in alone(engine, lot, user).items():
             error = (together[name][user] - truth).norm() / truth.norm().clamp(min=1e-9)
             assert error < 1e-5, (name, user, float(error))
+
+
+def test_vectors_that_nothing_moves_are_read_as_they_would_be_encoded(bench):
+    engine, lot, *_ = bench
+    with torch.no_grad():
+        read = engine.encode(lot)
+        engine.vectors = None
+        engine.hooks.disable_hooks()
+        torch.testing.assert_close(read, engine.encode(lot), rtol=1e-4, atol=1e-5)
+        engine.hooks.enable_hooks()
 
 
 def test_one_users_data_move_only_their_own_gradient(bench):

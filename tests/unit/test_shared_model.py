@@ -127,6 +127,24 @@ def test_what_each_family_releases(tiny_base):
     assert not any(".lora_" in name for name in heads)
 
 
+def test_under_a_promise_less_may_be_released(tiny_base):
+    names = list(initial_state(tiny_plan(tiny_base))[0])
+
+    def released(*settings):
+        return released_names(tiny_plan(tiny_base, *settings), names)
+
+    every = released("privacy.epsilon=8.0")
+    assert every == released()
+    towers = {name for name in every if ".lora_" not in name}
+    assert released("privacy.epsilon=8.0", "privacy.releases=towers") == towers
+    assert released("privacy.epsilon=8.0", "privacy.releases=outputs") == {
+        "mix.parts.weight",
+        "user.outward.bias",
+        "user.outward.weight",
+    }
+    assert released("privacy.releases=outputs") == every  # without a promise it says nothing
+
+
 def test_targets_choose_the_projections(tiny_base):
     plan = tiny_plan(tiny_base, 'model.targets=["attention.output.dense"]', "model.top_layers=1")
     lora = [name for name in initial_state(plan)[0] if ".lora_B." in name]
