@@ -21,6 +21,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prefix_cache.py
 	$(BIN)/python benchmarks/full_ranking.py
 	$(BIN)/python benchmarks/kill_ledger.py
+	$(BIN)/python benchmarks/secure_sum.py
 
 bench-quality: $(INSTALLED)
 	$(BIN)/python benchmarks/quality.py

@@ -59,6 +59,9 @@ def main(
     base: Annotated[str, typer.Option(help="This domain's copy of the federation's checkpoint.")] = "minilm",
     root_certificates: Annotated[Path | None, typer.Option(help="The server's ca.crt; none: loopback only.")] = None,
     key: Annotated[Path | None, typer.Option(help="This node's private key, where the server asks for one.")] = None,
+    members: Annotated[
+        Path | None, typer.Option(help="All domains' node keys (NAME.pub): answer in secure sums with them alone.")
+    ] = None,
     connect_timeout: Annotated[float, typer.Option(help="Seconds without the server before giving up.")] = 300.0,
     once: Annotated[bool, typer.Option("--once", help="End after the run instead of waiting for the next.")] = False,
 ) -> None:
@@ -79,6 +82,13 @@ def main(
             raise ConfigError("joining a federation needs --data FOLDER with this domain's files")
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
+        identity = None
+        if members is not None:
+            if key is None:
+                raise ConfigError("--members needs --key, this node's own: the others check what is signed with it")
+            from client.secure_sum import read_identity
+
+            identity = read_identity(domain, key, members)
         with Bars() as bars:
             from client.rounds import open_member  # heavy: only once the options are known to be good
             from client.supervise import run_client
@@ -103,6 +113,7 @@ def main(
                 root_certificates=root_certificates,
                 key=key,
                 connect_timeout_s=connect_timeout,
+                identity=identity,
                 once=once,
                 say=bars.say,
             )

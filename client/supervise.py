@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.secure_sum import Identity, SecureSum
 from client.worker import Desk, Member, serving
 from shared.errors import ConfigError
 from shared.processes import flower_env, flower_tool, free_port, signals, spawn, stop
@@ -50,18 +51,19 @@ def run_client(
     root_certificates: Path | None = None,
     key: Path | None = None,
     connect_timeout_s: float = 60.0,
+    identity: Identity | None = None,
     once: bool = False,
     say: Say = print,
 ) -> int:
     """Serve one domain until a signal, or with ``once`` until its final task is answered; returns the exit status.
 
     0 after a signal or the final task; 1 when no SuperLink admitted us within ``connect_timeout_s``, or with
-    ``once`` when it went away for as long.
+    ``once`` when it went away for as long. With an ``identity`` it answers in secure sums alone.
     Raises ConfigError when the settings cannot work.
     """
     link = Link(domain, superlink, home.resolve(), root_certificates, key, connect_timeout_s)
     check(link)
-    desk = Desk(member, link.home / "domain.log", say)
+    desk = Desk(member, link.home / "domain.log", say, None if identity is None else SecureSum(identity))
     with signals() as stopped, serving(desk) as socket:
         status = _keep_connected(link, socket, desk, stopped, once)
     if desk.lock.locked():

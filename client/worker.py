@@ -17,8 +17,11 @@ from typing import Protocol
 
 import grpc
 
-from shared.errors import DataError, IsthmusError
+from client.secure_sum import SecureSum
+from shared.errors import BudgetError, DataError, IsthmusError
 from shared.payload import MAX_BYTES, AdapterUpdate, Task, task_from_bytes, update_to_bytes
+from shared.plan import Plan
+from shared.secure_payload import is_secure
 
 SERVICE, METHOD = "isthmus.Worker", "Handle"
 FRAME = 2**20  # room for gRPC's own framing above the payload's limit
@@ -50,12 +53,15 @@ class Desk:
     member: Member
     log: Path  # the domain's own; tracebacks and private reasons go nowhere else
     say: Callable[[str], None] = lambda line: None
+    secure: SecureSum | None = None  # where the owner answers in secure sums, and then in nothing else
     finished: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, raw: bytes) -> bytes:
-        """Bytes of the update; none for a ``finish`` task. Raises Refusal."""
+        """Bytes of the update, or of a step of a secure sum; none for a ``finish`` task. Raises Refusal."""
         try:
+            if self.secure is not None and is_secure(raw):
+                return self.secure.answer(raw)
             return self._do(task_from_bytes(raw))
         except DataError as error:
             # It may quote a row of the domain's data: the server is told that it failed, not how.
@@ -76,7 +82,12 @@ class Desk:
             self.say(f"kept the final adapter ({time.monotonic() - start:.1f} s)")
             self.finished.set()
             return b""
-        answer = update_to_bytes(self.member.train(task))
+        check_secrecy(task.plan, self.secure is not None)
+        update = self.member.train(task)
+        if self.secure is None:
+            answer = update_to_bytes(update)
+        else:
+            answer = self.secure.announce(update, task.plan.federation.weight_cap)
         self.say(f"round {task.round}: trained and answered ({time.monotonic() - start:.1f} s)")
         return answer
 
@@ -109,6 +120,20 @@ class Desk:
                     box.append(self.answer(raw))
                 except Refusal as refusal:
                     box.append(refusal)
+
+
+def check_secrecy(plan: Plan, secure: bool) -> None:
+    """Raises BudgetError, before anything is trained or spent, where plan and owner differ about secure sums."""
+    if plan.federation.secure and not secure:
+        raise BudgetError(
+            "the plan sums updates securely (federation.secure); this domain joins when started with --key and "
+            "--members FOLDER, the other domains' public keys"
+        )
+    if secure and not plan.federation.secure:
+        raise BudgetError(
+            "this domain gives its update to secure sums alone (--members), the plan lets the server see it; "
+            "set federation.secure=true in the plan"
+        )
 
 
 @contextmanager

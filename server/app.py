@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server import registry
 from server.aggregate import AGGREGATORS
-from server.carrier import Members, finish, grid_carrier
+from server.carrier import Members, carrier_for, finish
 from server.rounds import ServerState, step, tasks
 from server.rule import Aggregator
 from shared.errors import ConfigError, FederationError
@@ -51,7 +51,7 @@ def one_round(grid: Grid, run_dir: Path, state: ServerState, members: Members, t
     start = time.monotonic()
     failed: dict[str, str] = {}
     try:
-        state = step(state, grid_carrier(grid, members, timeout_s, failed.__setitem__), aggregator_of(state))
+        state = step(state, carrier_for(state, grid, members, timeout_s, failed.__setitem__), aggregator_of(state))
     except FederationError as error:
         reasons = "".join(f"; {who}: {why}" for who, why in sorted(failed.items()))
         raise FederationError(f"round {state.round}: {error}{reasons}") from None

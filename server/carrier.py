@@ -1,20 +1,23 @@
 """A carrier over Flower's grid: tasks out as messages, updates back in the order of domain names."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
-from server.rounds import Carrier, TaskFor
+from server.rounds import Carrier, ServerState, TaskFor
+from server.secure_sum import secure_carrier
 from shared.errors import FederationError, PayloadError
 from shared.payload import AdapterUpdate, task_to_bytes, update_from_bytes
+from shared.secure_payload import is_secure
 from shared.wire import MAX_REASON, Answer, answer_from_record, clean, question_to_record, task_to_record, timeout_of
 
 Tell = Callable[[str, str], None]  # (who, why there is no update)
 POLL_S = 0.5  # Flower's own send_and_receive polls every 3 s
+STEP_S = 120.0  # most for a step of a secure sum: all but the first only compute masks
 MEET_S = 60.0  # for a relay to say whose it is: it starts in some seconds, later on a busy machine
 
 
@@ -29,6 +32,21 @@ class Members:
 
     def name(self, node: int) -> str:
         return self.names.get(node, f"node {node}")
+
+
+def carrier_for(
+    state: ServerState, grid: Grid, members: Members, timeout_s: float, tell: Tell, poll_s: float = POLL_S
+) -> Carrier:
+    """The carrier that the state's plan asks for. A secure sum's waits as the other does, at each of its steps."""
+    if not state.plan.federation.secure:
+        return grid_carrier(grid, members, timeout_s, tell, poll_s)
+
+    def put(raws: Mapping[int, bytes]) -> dict[int, bytes]:
+        wait_s = min(timeout_s, STEP_S) if all(map(is_secure, raws.values())) else timeout_s
+        answers = ask(grid, raws, wait_s, members, tell, poll_s)
+        return {node: answer.raw for node, answer in answers.items()}
+
+    return secure_carrier(lambda: wait_for(grid, members, poll_s), put, state.released, tell)
 
 
 def grid_carrier(grid: Grid, members: Members, timeout_s: float, tell: Tell, poll_s: float = POLL_S) -> Carrier:
@@ -86,11 +104,19 @@ def wait_for(grid: Grid, members: Members, poll_s: float) -> list[int]:
 def exchange(
     grid: Grid, nodes: list[int], task_for: TaskFor, timeout_s: float, members: Members, tell: Tell, poll_s: float
 ) -> dict[int, Answer]:
-    """Answers without a refusal, by node; ``tell`` hears of every node that gave none, and why."""
+    """The answers of ``ask`` to a task for each node."""
     if task_for("").round > 1:  # before that, nobody has anything of its own
         meet(grid, [node for node in nodes if node not in members.names], members, poll_s)
     tasks = {node: task_for(members.names.get(node, "")) for node in nodes}
-    waiting = _send(grid, {node: task_to_record(task_to_bytes(task), timeout_s) for node, task in tasks.items()})
+    raws = {node: task_to_bytes(task) for node, task in tasks.items()}
+    return ask(grid, raws, timeout_s, members, tell, poll_s)
+
+
+def ask(
+    grid: Grid, raws: Mapping[int, bytes], timeout_s: float, members: Members, tell: Tell, poll_s: float
+) -> dict[int, Answer]:
+    """Hand each node its bytes; answers without a refusal, by node. ``tell`` hears of every node that gave none."""
+    waiting = _send(grid, {node: task_to_record(raw, timeout_s) for node, raw in raws.items()})
     answers: dict[int, Answer] = {}
     for node, reply in _replies(grid, waiting, timeout_s, poll_s):
         try:

@@ -37,6 +37,7 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
     like = {key: state.adapter[key] for key in state.released}
     refused: dict[str, str] = {}
     norms: dict[str, float] = {}
+    names: list[str] = []
 
     def usable() -> Iterable[AdapterUpdate]:
         for update in screen(carry(tasks(state, aggregator, "train")), state, like, refused.__setitem__):
@@ -44,6 +45,7 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
             norms[update.domain] = float(
                 np.sqrt(sum(float((part**2).sum()) for _, part in sorted(update.delta.items())))
             )
+            names.extend(update.summed or [update.domain])
             yield update
 
     try:
@@ -53,7 +55,7 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
     adapter = {key: value + delta[key] if key in delta else value for key, value in state.adapter.items()}
     report = {
         "round": state.round,
-        "domains": sorted(norms),
+        "domains": sorted(names),
         "update_norms": norms,
         "refused": refused,
         "moved": {key: float(np.abs(value).max()) for key, value in sorted(delta.items())},

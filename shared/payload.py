@@ -51,6 +51,7 @@ class AdapterUpdate:
     delta: Tensors
     weight: float
     base: str
+    summed: tuple[str, ...] = ()  # the server's own: whose updates these are together, after a secure sum
 
 
 def task_to_bytes(task: Task) -> bytes:

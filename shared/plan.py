@@ -15,6 +15,7 @@ SIMILARITIES = ("cosine", "dot", "euclidean")
 LOSSES = ("softmax", "bce", "mse", "bpr")
 RELEASES = ("all", "towers", "outputs")
 FAMILIES = ("ffa", "fedavg", "affinity")
+LINEAR = ("ffa", "fedavg")  # families that need no more than the weighted sum of all updates
 PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
 LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
@@ -105,6 +106,7 @@ class FederationPlan:
     rounds: int = 3
     family: str = "ffa"
     weight_cap: float = 4096.0  # no domain weighs more than this many users
+    secure: bool = False  # the server learns the sum of all updates alone, of three domains or more
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,11 @@ def _check(plan: Plan) -> None:
             raise ConfigError(
                 "model.shared_items needs federation.family=affinity, train.private_rounds and model.item_embedding"
             )
+    if plan.federation.secure and plan.federation.family not in LINEAR:
+        raise ConfigError(
+            f"federation.secure needs federation.family={' or '.join(LINEAR)}: {plan.federation.family} looks at each "
+            "domain's own update, which a secure sum hides from the server"
+        )
     if plan.private and plan.federation.family == "fedavg":
         raise ConfigError("privacy.epsilon needs federation.family=ffa or affinity: noise on A and B apart multiplies")
     for name in ("model", "train", "adversary", "privacy", "federation"):

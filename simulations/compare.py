@@ -48,7 +48,7 @@ from shared.plan import Plan
 from simulations.baselines import BASELINES, fit_baseline
 from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower
-from simulations.in_process import in_process
+from simulations.in_process import carrier_for
 from simulations.versions import versions
 
 Say = Callable[[str], None]
@@ -219,7 +219,7 @@ class Comparison:
             state = run_in_flower(state, aggregator, left, names, self.spec(), torch.get_num_threads(), on_round)
         else:
             while state.round <= self.plan.federation.rounds:
-                state = step(state, in_process(self.members), aggregator)
+                state = step(state, carrier_for(state, self.members), aggregator)
                 on_round(state)
         lora = {name: value for name, value in state.adapter.items() if ".lora_" in name}
         save_adapter(model.top.wrapped, lora, self.out / "adapter")
@@ -264,7 +264,8 @@ class Comparison:
             for member in self.members
         }
         path = self.out / "members.json"
-        write_json(path, {"opener": "client.rounds:open_member", "members": members})
+        table = {"opener": "client.rounds:open_member", "secure": self.plan.federation.secure, "members": members}
+        write_json(path, table)
         return path.resolve()
 
     def ranked(self, model: Recommender, member: DomainMember, private: Private | None = None) -> Ranked:

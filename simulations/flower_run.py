@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from client.secure_sum import Identity, SecureSum, strangers
 from client.worker import Desk, Refusal
 from server.registry import with_report
 from server.rounds import ServerState, step, tasks
@@ -37,6 +38,7 @@ OnRound = Callable[[ServerState], None]
 
 # Lives in the actor process: members stay resident between rounds, keyed by spec file and domain.
 _desks: dict[tuple[str, str], Desk] = {}
+_identities: dict[str, dict[str, Identity]] = {}  # by spec file, then domain: made up for the run
 
 
 def run_in_flower(
@@ -50,8 +52,8 @@ def run_in_flower(
 ) -> ServerState:
     """``rounds`` rounds of ``step``, then the final adapter to every member; returns the last state.
 
-    ``spec`` is a JSON file: ``{"opener": "client.rounds:open_member", "members": {name: {"folder": ...,
-    "home": ..., "options": {...}}}}``; the actor calls ``opener(Path(folder), name, Path(home), **options)``.
+    ``spec`` is a JSON file: ``{"opener": "client.rounds:open_member", "secure": false, "members": {name: {"folder":
+    ..., "home": ..., "options": {...}}}}``; the actor calls ``opener(Path(folder), name, Path(home), **options)``.
     ``threads`` is what torch may use, as in process. Raises FederationError when the run fails, ConfigError
     when ray is missing.
     """
@@ -86,15 +88,14 @@ class Conductor:
             self.error = error
 
     def _conduct(self, grid: "Watched") -> None:
-        from server.carrier import Members, finish, grid_carrier
+        from server.carrier import Members, carrier_for, finish
 
         members = Members(self.wanted, START_S)
         for _ in range(self.rounds):
             failed: dict[str, str] = {}
             try:
-                state = step(
-                    self.state, grid_carrier(grid, members, ROUND_S, failed.__setitem__, POLL_S), self.aggregator
-                )
+                carrier = carrier_for(self.state, grid, members, ROUND_S, failed.__setitem__, POLL_S)
+                state = step(self.state, carrier, self.aggregator)
             except FederationError as error:
                 raise FederationError("; ".join([str(error), *(f"{who}: {failed[who]}" for who in failed)])) from None
             self.state = with_report(state, failed=failed)
@@ -148,31 +149,34 @@ def answer_message(spec: str, names: tuple[str, ...], threads: int, message: "Me
     name = names[int(context.node_config["partition-id"])]
     try:
         raw, _ = task_from_record(message.content)
-        answer = Answer(name, desk_of(spec, name, threads).answer(raw) if raw else b"")
+        answer = Answer(name, desk_of(spec, name, names, threads).answer(raw) if raw else b"")
     except (Refusal, IsthmusError) as error:
         answer = Answer(name, reason=str(error))
     return Message(answer_to_record(answer), reply_to=message)
 
 
-def desk_of(spec: str, name: str, threads: int) -> Desk:
+def desk_of(spec: str, name: str, names: tuple[str, ...], threads: int) -> Desk:
     """The resident member behind its desk, opened at the first call. Raises IsthmusError."""
     if (spec, name) not in _desks:
-        opener, entry = read_spec(Path(spec), name)
+        opener, entry, secure = read_spec(Path(spec), name)
         module, _, function = opener.partition(":")
         opened = getattr(import_module(module), function)  # imports torch, where the member needs it
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
         home = Path(entry["home"])
         member = opened(Path(entry["folder"]), name, home, **entry.get("options", {}))
-        _desks[spec, name] = Desk(member, home / "domain.log")
+        if secure and spec not in _identities:
+            _identities[spec] = strangers(list(names))
+        part = SecureSum(_identities[spec][name]) if secure else None
+        _desks[spec, name] = Desk(member, home / "domain.log", secure=part)
     return _desks[spec, name]
 
 
-def read_spec(spec: Path, name: str) -> tuple[str, dict[str, Any]]:
-    """(opener, that member's entry). Raises ConfigError."""
+def read_spec(spec: Path, name: str) -> tuple[str, dict[str, Any], bool]:
+    """(opener, that member's entry, whether updates are summed in secret). Raises ConfigError."""
     try:
         table = json.loads(spec.read_bytes())
-        return str(table["opener"]), dict(table["members"][name])
+        return str(table["opener"]), dict(table["members"][name]), bool(table.get("secure"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{spec}: expected an opener and a member {name!r} ({error!r:.80})") from None
 

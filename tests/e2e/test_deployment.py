@@ -15,7 +15,9 @@ from support.fake_member import NAMES, FakeMember, carry_for, fake_plan, fake_st
 
 from server import registry
 from server.aggregate import weighted_mean
+from server.certs import make_certificates
 from server.rounds import ServerState, step
+from shared.payload import Task
 from shared.processes import free_port
 
 pytestmark = pytest.mark.slow
@@ -41,8 +43,8 @@ class Federation:
     def server(self, label: str, run: str, rounds: int, clients: int, wait_s: float, *flags: str) -> subprocess.Popen:
         return self.start(label, "server", self.folder / run, self.port, rounds, clients, wait_s, *flags)
 
-    def client(self, name: str, behaviour: str = "good", once: str = "once") -> subprocess.Popen:
-        return self.start(name, "client", name, behaviour, self.folder / name, self.port, once)
+    def client(self, name: str, behaviour: str = "good", once: str = "once", *certificates: Path) -> subprocess.Popen:
+        return self.start(name, "client", name, behaviour, self.folder / name, self.port, once, *certificates)
 
     def said(self, label: str) -> str:
         return (self.folder / f"{label}.out").read_text()
@@ -113,6 +115,27 @@ def test_killed_and_resumed_run_equals_the_loop_in_process(federation):
         for name in NAMES:
             with np.load(federation.folder / name / "kept.npz") as kept:
                 np.testing.assert_array_equal(kept[key], value)
+
+
+def test_a_secure_sum_is_the_plain_one_and_no_single_update_reaches_the_server(federation):
+    folder = federation.folder / "certificates"
+    make_certificates(folder, NAMES)
+    clients = [federation.client(name, "good", "once", folder) for name in NAMES]
+    server = federation.server("server", "run", 1, 3, 60, f"--certificates={folder}")
+    assert server.wait(150) == 0, federation.said("server")
+    assert "round 1/1: 3 domains (book, music, video)" in federation.said("server")
+    assert [client.wait(30) for client in clients] == [0, 0, 0]
+
+    expected = in_process(1)
+    run = federation.folder / "run"
+    state = registry.load_state(run)
+    for key, value in expected.adapter.items():
+        np.testing.assert_allclose(state.adapter[key], value, rtol=1e-6, atol=1e-8)
+    assert list(state.report["update_norms"]) == ["all together"]
+    task = Task("train", 1, fake_plan(1), *fake_start(fake_plan(1))[::2])
+    singles = [value.tobytes() for name in NAMES for value in FakeMember(name).train(task).delta.values()]
+    left = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    assert not any(single in raw for single in singles for raw in left)
 
 
 def test_server_says_why_it_failed_and_the_client_outlives_it(federation):

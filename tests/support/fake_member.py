@@ -14,8 +14,8 @@ BASE = "fake-base/top2/len64"
 NAMES = ("book", "music", "video")
 
 
-def fake_plan(rounds: int = 2, seed: int = 7) -> Plan:
-    return Plan(federation=FederationPlan(rounds=rounds, seed=seed))
+def fake_plan(rounds: int = 2, seed: int = 7, secure: bool = False) -> Plan:
+    return Plan(federation=FederationPlan(rounds=rounds, seed=seed, secure=secure))
 
 
 def fake_start(plan: Plan) -> tuple[Tensors, frozenset[str], str]:

@@ -3,6 +3,7 @@
 import stat
 import threading
 import time
+from dataclasses import replace
 
 import grpc
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from support.fake_member import FakeMember, fake_plan, fake_start
 
 from client.relay import call, relay
+from client.secure_sum import SecureSum, strangers
 from client.worker import Desk, serving
 from shared.errors import DataError
 from shared.payload import Task, task_to_bytes, update_from_bytes
+from shared.secure_payload import announcement_from, deal
 from shared.wire import Answer, answer_to_record, question_to_record, task_to_record
 
 
@@ -121,6 +124,27 @@ def test_a_task_whose_caller_gave_up_while_it_queued_is_not_run(desk, socket):
         time.sleep(0.2)  # the news that the caller is gone takes a moment to arrive
     ask(socket, task_to_bytes(task(number=2)))
     assert desk.member.trained == [2]
+
+
+def secret_task() -> Task:
+    adapter, _, base = fake_start(fake_plan())
+    return Task("train", 1, fake_plan(secure=True), adapter, base)
+
+
+def test_plan_and_owner_must_agree_on_secure_sums(desk, socket):
+    assert "--members FOLDER" in ask(socket, task_to_bytes(secret_task())).reason
+    desk.secure = SecureSum(strangers(["video"])["video"])
+    assert "secure sums alone" in ask(socket, task_to_bytes(task())).reason
+    assert desk.member.trained == []  # nothing was trained, nothing spent
+
+
+def test_in_a_secure_sum_the_update_stays(desk, socket):
+    desk.secure = SecureSum(strangers(["video"])["video"])
+    raw = ask(socket, task_to_bytes(secret_task())).raw
+    assert announcement_from(raw).name == "video"
+    assert desk.member.trained == [1]
+    assert "not signed" in ask(socket, deal([replace(announcement_from(raw), masking=bytes(32))])).reason
+    assert ask(socket, task_to_bytes(task("finish"))).reason == ""
 
 
 def test_no_worker(tmp_path):

@@ -9,17 +9,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("shared", "client", "server", "simulations")
+SUMS = {"shared/secure_sum.py", "client/secure_sum.py", "server/secure_sum.py"}
 ONLY_IN = {
     "peft": {"shared/lora.py"},
     "transformers": {"shared/prefix.py"},
     "opacus": {"client/privacy.py", "shared/accounting.py"},
     "polars": {"shared/tables.py"},
     "grpc": {"client/relay.py", "client/worker.py"},
-    "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py", "client/chance.py"},
+    "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py", "client/chance.py", *SUMS},
     "matplotlib": {"simulations/plots.py"},
     "ray": {"simulations/flower_run.py"},
     "flwr": {
         "shared/wire.py",
+        "shared/secure_sum.py",
         "client/relay.py",
         "server/app.py",
         "server/carrier.py",

@@ -1,0 +1,178 @@
+"""One domain's part in a secure sum: it checks whose keys it is shown, masks its update, and gives each share once.
+
+What may go wrong ends the sum, never the secrecy: every refusal here is one that an honest server does not meet.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from shared import secure_payload as payload
+from shared.errors import ConfigError, PayloadError
+from shared.payload import AdapterUpdate
+from shared.secure_sum import (
+    FEWEST,
+    Announcement,
+    Circle,
+    Ring,
+    agree,
+    circle,
+    mask,
+    new_secret,
+    pair_mask,
+    seal,
+    shares_of,
+    to_ring,
+    unseal,
+)
+
+NODE_CURVE = ec.SECP384R1  # Flower's node keys are on it
+
+
+@dataclass(frozen=True)
+class Identity:
+    """This domain's node key, and the public ones of all who may sum with it, from their owners and not the server."""
+
+    name: str
+    key: ec.EllipticCurvePrivateKey
+    members: Mapping[str, ec.EllipticCurvePublicKey]
+
+
+def read_identity(name: str, key: Path, members: Path) -> Identity:
+    """From a node's private key file and a folder of everybody's NAME.pub, its own included. Raises ConfigError."""
+    try:
+        own = serialization.load_ssh_private_key(key.read_bytes(), password=None)
+        paths = sorted(members.glob("*.pub"))
+        known = {path.stem: serialization.load_ssh_public_key(path.read_bytes()) for path in paths}
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"expected node keys as python -m server certs makes them ({error})") from None
+    others = {stem: value for stem, value in known.items() if isinstance(value, ec.EllipticCurvePublicKey)}
+    if not isinstance(own, ec.EllipticCurvePrivateKey) or len(others) < len(known):
+        raise ConfigError(f"{key}, {members}: expected elliptic curve keys, found others; make them with server certs")
+    if len(others) < FEWEST:
+        raise ConfigError(f"{members}: expected NAME.pub of {FEWEST} members or more, found {len(others)}")
+    if name not in others or others[name] != own.public_key():
+        raise ConfigError(f"{members}/{name}.pub: expected the public half of {key}; the names there are the domains'")
+    return Identity(name, own, others)
+
+
+def strangers(names: list[str]) -> dict[str, Identity]:
+    """Identities made up for a simulation."""
+    keys = {name: ec.generate_private_key(NODE_CURVE()) for name in names}
+    public = {name: key.public_key() for name, key in keys.items()}
+    return {name: Identity(name, key, public) for name, key in keys.items()}
+
+
+@dataclass
+class Attempt:
+    """One sum, from the training to the opened shares; every step of it is taken once."""
+
+    own: Announcement
+    numbers: Ring  # weight x update, then the weight
+    masking: X25519PrivateKey
+    sealing: X25519PrivateKey
+    seed: bytes = field(default_factory=new_secret)  # of the mask that no peer takes away
+    due: str = payload.DEAL  # the only step that is answered now
+    circle: Circle | None = None  # from DEAL on
+    held: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)  # by dealer: shares of its seed, of its key
+
+
+class SecureSum:
+    """Holds at most one attempt; a new training begins a new one."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.attempt: Attempt | None = None
+
+    def announce(self, update: AdapterUpdate, cap: float) -> bytes:
+        """Keep the update for the sum and answer with fresh keys. ``cap`` is the most that a domain may weigh."""
+        weight = min(update.weight, cap)
+        parts = [update.delta[name].astype(np.float64).ravel() for name in sorted(update.delta)]
+        numbers = to_ring(np.concatenate([*(weight * part for part in parts), [weight]]))
+        masking, sealing = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+        keys = (masking.public_key().public_bytes_raw(), sealing.public_key().public_bytes_raw())
+        plain = Announcement(self.identity.name, update.round, update.base, *keys)
+        signature = self.identity.key.sign(plain.statement(), ec.ECDSA(hashes.SHA256()))
+        own = Announcement(self.identity.name, update.round, update.base, *keys, signature)
+        self.attempt = Attempt(own, numbers, masking, sealing)
+        return payload.announced(own)
+
+    def answer(self, raw: bytes) -> bytes:
+        """The next step of the sum. Raises PayloadError on what an honest server would not ask."""
+        kind, head, _ = payload.unpack(raw, payload.DEAL, payload.MASK, payload.OPEN)
+        attempt = self.attempt
+        if attempt is None or attempt.due != kind:
+            due = "a task to train" if attempt is None else repr(attempt.due)
+            raise PayloadError(f"expected {due} next, found {kind!r}; each step of a secure sum is taken once")
+        if kind == payload.DEAL:
+            return self._deal(attempt, payload.members_from(head))
+        if kind == payload.MASK:
+            return self._mask(attempt, payload.table_from(head, "pairs"))
+        return self._open(attempt, payload.names_from(head, "there"), payload.names_from(head, "gone"))
+
+    def _deal(self, attempt: Attempt, members: list[Announcement]) -> bytes:
+        """A sealed pair of shares for each peer, once everybody's keys have proved to be theirs."""
+        for one in members:
+            key = self.identity.members.get(one.name)
+            if key is None or not one.signed_by(key):
+                raise PayloadError(
+                    f"the keys shown as {one.name!r}'s are not signed by its node key: somebody swapped them, or "
+                    "--members holds another key; compare with its owner before going on"
+                )
+            if (one.round, one.base) != (attempt.own.round, attempt.own.base):
+                raise PayloadError(f"the keys of {one.name!r} are for another round or base; begin the round again")
+        within = circle(members)
+        if within.members.get(self.identity.name) != attempt.own:
+            raise PayloadError("our own keys are not among the members of the secure sum; begin the round again")
+        attempt.circle, attempt.due = within, payload.MASK
+        name = self.identity.name
+        seeds, keys = (
+            shares_of(secret, name, within) for secret in (attempt.seed, attempt.masking.private_bytes_raw())
+        )
+        attempt.held[name] = (seeds[name], keys[name])
+        sealed = {
+            peer: seal(self._channel(attempt, within, name, peer), seeds[peer] + keys[peer])
+            for peer in within.peers(name)
+        }
+        return payload.blobs(payload.DEALT, pairs=sealed)
+
+    def _mask(self, attempt: Attempt, pairs: dict[str, bytes]) -> bytes:
+        """The update under its own mask and those shared with each peer who dealt."""
+        within, name = attempt.circle, self.identity.name
+        assert within is not None  # DEAL came before
+        if unknown := sorted(pairs.keys() - set(within.peers(name))):
+            raise PayloadError(f"{unknown[0][:60]!r} is no peer of {name!r} in this secure sum")
+        if len(pairs) + 1 < within.threshold(name):
+            raise PayloadError(f"{len(pairs) + 1} members dealt shares, {within.threshold(name)} are needed")
+        for peer, sealed in pairs.items():
+            both = unseal(self._channel(attempt, within, peer, name), sealed)
+            attempt.held[peer] = (both[: len(both) // 2], both[len(both) // 2 :])
+        attempt.due = payload.OPEN
+        total = attempt.numbers + mask(attempt.seed, len(attempt.numbers))
+        for peer in pairs:
+            total = total + pair_mask(attempt.masking, name, within.members[peer], within, len(total))
+        return payload.masked(total)
+
+    def _open(self, attempt: Attempt, there: frozenset[str], gone: frozenset[str]) -> bytes:
+        """A share of one secret of each dealer: never of both. This ends the attempt."""
+        within, name = attempt.circle, self.identity.name
+        assert within is not None
+        if there & gone or there | gone != attempt.held.keys() or name not in there:
+            raise PayloadError("who is there and who is gone does not fit who dealt; begin the round again")
+        if len(there) < within.threshold(name):
+            raise PayloadError(f"{len(there)} members are there, {within.threshold(name)} are needed")
+        self.attempt = None
+        seeds = {one: attempt.held[one][0] for one in there}
+        keys = {one: attempt.held[one][1] for one in gone}
+        return payload.blobs(payload.OPENED, seeds=seeds, keys=keys)
+
+    def _channel(self, attempt: Attempt, within: Circle, source: str, target: str) -> bytes:
+        """The key for what ``source`` seals for ``target``; one of them is this domain."""
+        other = target if source == self.identity.name else source
+        return agree(attempt.sealing, within.members[other].sealing, "pair", source, target, within)

@@ -1,0 +1,166 @@
+"""Sums that tell nobody their parts: numbers in a ring, masks that cancel, shares of the keys behind the masks.
+
+Secure aggregation as in Bonawitz et al. (2017) on a sparse graph (Bell et al. 2020, SecAgg+). Each member adds to its
+numbers a mask of its own and one for each of its peers, which the peer takes away. Shares of the keys let the others
+take a mask out of the sum when the member behind it is gone: of a member that answered only its own mask, of one that
+did not only those it has with its peers, so that what a single member sent stays covered.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from flwr.common.secure_aggregation.crypto.shamir import combine_shares, create_shares
+
+from shared.errors import PayloadError
+
+Ring = npt.NDArray[np.uint64]  # whole numbers modulo 2^64
+Floats = npt.NDArray[np.float64]
+
+STEP = 2.0**-32  # one unit of the ring
+MOST_MEMBERS = 1024
+MOST = 2.0**31 / MOST_MEMBERS  # a part may be so large that the sum of all stays within the ring's half
+FEWEST = 3  # of two, each learns the other's part from the sum
+DEGREE = 100  # peers of a member; with fewer members all are each other's
+SECRET = 32  # bytes
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """One member's keys for one sum, under the signature of its node key."""
+
+    name: str
+    round: int
+    base: str
+    masking: bytes  # X25519 public keys
+    sealing: bytes
+    signature: bytes = b""
+
+    def statement(self) -> bytes:
+        """What is signed."""
+        words = [self.name, self.round, self.base, self.masking.hex(), self.sealing.hex()]
+        return b"isthmus secure sum 1\0" + json.dumps(words).encode()
+
+    def signed_by(self, key: ec.EllipticCurvePublicKey) -> bool:
+        try:
+            key.verify(self.signature, self.statement(), ec.ECDSA(hashes.SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Circle:
+    """Who takes part in a sum; a function of the announcements alone, so each member draws it for itself."""
+
+    members: Mapping[str, Announcement]
+    digest: bytes  # of all of them: what was made for one circle is worth nothing in another
+    order: tuple[str, ...]  # around a ring, by a hash of fresh keys: nobody chooses a neighbour
+
+    def peers(self, name: str) -> tuple[str, ...]:
+        """The ``DEGREE`` nearest on the ring, all others where there are no more; symmetric."""
+        place, count = self.order.index(name), len(self.order)
+        if count <= DEGREE + 1:
+            return tuple(other for other in self.order if other != name)
+        steps = [step for half in range(1, DEGREE // 2 + 1) for step in (half, -half)]
+        return tuple(self.order[(place + step) % count] for step in steps)
+
+    def threshold(self, name: str) -> int:
+        """How many of a member's shares open a secret of it. More than half of the holders (its peers and itself):
+        as each of them gives one kind of share, no server gets enough of both kinds."""
+        return (len(self.peers(name)) + 1) // 2 + 1
+
+
+def circle(announcements: Sequence[Announcement]) -> Circle:
+    """Raises PayloadError when a name stands twice or the number of members is out of bounds."""
+    members = {one.name: one for one in sorted(announcements, key=lambda one: one.name)}
+    if len(members) < len(announcements):
+        raise PayloadError("a member of the secure sum is named twice; give each domain a name of its own")
+    if not FEWEST <= len(members) <= MOST_MEMBERS:
+        raise PayloadError(f"a secure sum takes {FEWEST} to {MOST_MEMBERS} members, found {len(members)}")
+    digest = hashlib.sha256(b"\0".join(one.statement() for one in members.values())).digest()
+    order = sorted(members, key=lambda name: hashlib.sha256(digest + members[name].masking).digest())
+    return Circle(members, digest, tuple(order))
+
+
+def to_ring(values: Floats) -> Ring:
+    """Fixed point, to the nearest ``STEP``. Raises PayloadError on what would not fit, rather than clip it."""
+    if not (np.isfinite(values).all() and (np.abs(values) < MOST).all()):
+        raise PayloadError(f"a secure sum takes numbers below {MOST:g} times the weight, found larger ones")
+    return np.rint(values / STEP).astype(np.int64).view(np.uint64)
+
+
+def from_ring(total: Ring) -> Floats:
+    return total.view(np.int64).astype(np.float64) * STEP
+
+
+def mask(key: bytes, count: int) -> Ring:
+    """(count,) numbers from AES-256 in counter mode; the key is used for nothing else."""
+    cipher = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    return np.frombuffer(cipher.update(bytes(8 * count)), "<u8").astype(np.uint64, copy=False)
+
+
+def pair_mask(own: X25519PrivateKey, name: str, other: Announcement, within: Circle, count: int) -> Ring:
+    """What ``name`` adds for its peer ``other``; the peer's own is its negative modulo 2^64."""
+    first, second = sorted((name, other.name))
+    drawn = mask(agree(own, other.masking, "mask", first, second, within), count)
+    return drawn if name == first else np.negative(drawn)
+
+
+def agree(own: X25519PrivateKey, other: bytes, use: str, source: str, target: str, within: Circle) -> bytes:
+    """A key that two members share, for one use in one circle. Raises PayloadError on a public key that is none."""
+    try:
+        secret = own.exchange(X25519PublicKey.from_public_bytes(other))
+    except ValueError:
+        raise PayloadError("the public key of a member of the secure sum cannot be used; drop that member") from None
+    about = json.dumps([use, source, target]).encode()
+    return HKDF(hashes.SHA256(), SECRET, within.digest, about).derive(secret)
+
+
+def seal(key: bytes, text: bytes) -> bytes:
+    """Under a key of ``agree``, which seals one text only, so the nonce may be any."""
+    return ChaCha20Poly1305(key).encrypt(bytes(12), text, None)
+
+
+def unseal(key: bytes, sealed: bytes) -> bytes:
+    """Raises PayloadError on what was not sealed under this key."""
+    try:
+        return ChaCha20Poly1305(key).decrypt(bytes(12), sealed, None)
+    except InvalidTag:
+        raise PayloadError("a share was not sealed by the member it is said to come from, for this sum") from None
+
+
+def new_secret() -> bytes:
+    return os.urandom(SECRET)
+
+
+def shares_of(secret: bytes, name: str, within: Circle) -> dict[str, bytes]:
+    """Shamir's shares of a secret of ``name`` for its peers and itself, by holder."""
+    holders = sorted((name, *within.peers(name)))
+    made = create_shares(secret, within.threshold(name), len(holders))
+    return dict(zip(holders, made, strict=True))
+
+
+def opened(shares: Sequence[bytes], name: str, within: Circle) -> bytes:
+    """The secret of ``name`` behind its shares. Raises PayloadError when they are too few or do not fit together."""
+    need = within.threshold(name)
+    if len(shares) < need:
+        raise PayloadError(f"{len(shares)} of the {need} shares needed for {name} came; too many members are gone")
+    try:
+        secret = bytes(combine_shares(list(shares[:need])))
+    except (ValueError, IndexError):
+        secret = b""
+    if len(secret) != SECRET:
+        raise PayloadError(f"the shares for {name} do not fit together; a member sent a wrong one")
+    return secret

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import secure_payload as payload
+from shared.errors import PayloadError
+from shared.payload import MAX_HEADER
+from shared.secure_sum import (
+    DEGREE,
+    MOST,
+    STEP,
+    Announcement,
+    agree,
+    circle,
+    from_ring,
+    mask,
+    opened,
+    pair_mask,
+    seal,
+    shares_of,
+    to_ring,
+    unseal,
+)
+
+
+def members(count):
+    """(circle, masking keys by name) of so many."""
+    keys = {f"d{row:03d}": X25519PrivateKey.generate() for row in range(count)}
+    public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
+    return circle([Announcement(name, 1, "base", raw, raw) for name, raw in public.items()]), keys
+
+
+@given(st.lists(st.floats(-MOST / 2, MOST / 2), min_size=1, max_size=6))
+def test_sums_in_the_ring_are_sums(values):
+    total = to_ring(np.array(values[:1]))
+    for value in values[1:]:
+        total = total + to_ring(np.array([value]))
+    assert abs(float(from_ring(total)[0]) - sum(values)) <= len(values) * STEP
+
+
+@pytest.mark.parametrize("value", [MOST, -MOST, np.nan, np.inf])
+def test_what_does_not_fit_is_refused_and_not_clipped(value):
+    with pytest.raises(PayloadError, match="takes numbers below"):
+        to_ring(np.array([value]))
+
+
+def test_a_mask_is_aes_in_counter_mode():
+    # SP 800-38A has its vectors under another counter; this is AES-256 of sixteen zero bytes under a key of zeros.
+    assert mask(bytes(32), 2).astype("<u8").tobytes().hex() == "dc95c078a2408989ad48a21492842087"
+
+
+def test_a_mask_looks_like_chance_and_no_key_gives_anothers():
+    one, two = mask(bytes(32), 4096), mask(b"\1" + bytes(31), 4096)
+    assert abs(np.unpackbits(one.view(np.uint8)).mean() - 0.5) < 0.005
+    assert not (one == two).any()
+
+
+def test_pair_masks_cancel():
+    within, keys = members(3)
+    one = pair_mask(keys["d000"], "d000", within.members["d001"], within, 50)
+    two = pair_mask(keys["d001"], "d001", within.members["d000"], within, 50)
+    assert not (one + two).any()
+    assert one.any()
+    other, _ = members(3)  # the same key in another circle makes another mask
+    assert not (pair_mask(keys["d000"], "d000", within.members["d001"], other, 50) == one).any()
+
+
+def test_a_seal_holds_for_its_use_its_ends_and_its_circle():
+    within, keys = members(3)
+    key = agree(keys["d000"], within.members["d001"].sealing, "pair", "d000", "d001", within)
+    sealed = seal(key, b"share")
+    assert (
+        unseal(agree(keys["d001"], within.members["d000"].sealing, "pair", "d000", "d001", within), sealed) == b"share"
+    )
+    for use, source, target, place in (
+        ("mask", "d000", "d001", within),
+        ("pair", "d001", "d000", within),
+        ("pair", "d000", "d001", members(3)[0]),
+    ):
+        with pytest.raises(PayloadError, match="not sealed by"):
+            unseal(agree(keys["d001"], within.members["d000"].sealing, use, source, target, place), sealed)
+
+
+def test_shares_open_a_secret_from_the_threshold_on():
+    within, _ = members(5)
+    shares = list(shares_of(b"s" * 32, "d002", within).values())
+    assert (len(shares), within.threshold("d002")) == (5, 3)
+    assert opened(shares[2:], "d002", within) == b"s" * 32
+    with pytest.raises(PayloadError, match="2 of the 3 shares"):
+        opened(shares[:2], "d002", within)
+    with pytest.raises(PayloadError, match="do not fit together"):
+        opened([shares[0], shares[1], shares[2][:-1] + bytes([shares[2][-1] ^ 1])], "d002", within)
+
+
+@pytest.mark.parametrize("count", [3, 4, 50, DEGREE + 1, DEGREE + 2, 130])
+def test_who_is_whose_peer(count):
+    within, _ = members(count)
+    for name in within.members:
+        peers = within.peers(name)
+        assert len(set(peers)) == len(peers) == min(count - 1, DEGREE)
+        assert name not in peers
+        assert all(name in within.peers(peer) for peer in peers)
+        # More than half: two sets of holders that open both secrets of one member have a holder in common.
+        assert 2 * within.threshold(name) > len(peers) + 1
+    assert within.order != tuple(sorted(within.order)) or count < 5
+
+
+def test_a_circle_takes_three_and_no_name_twice():
+    within, _ = members(3)
+    three = list(within.members.values())
+    with pytest.raises(PayloadError, match="3 to 1024 members, found 2"):
+        circle(three[:2])
+    with pytest.raises(PayloadError, match="named twice"):
+        circle([*three, three[0]])
+
+
+def test_messages_come_back_as_they_were():
+    within, _ = members(3)
+    one = within.members["d001"]
+    assert payload.announcement_from(payload.announced(one)) == one
+    _, head, _ = payload.unpack(payload.deal([one, one]), payload.DEAL)
+    assert payload.members_from(head) == [one, one]
+    _, head, _ = payload.unpack(payload.blobs(payload.DEALT, pairs={"x": b"\0\xff"}), payload.DEALT)
+    assert payload.table_from(head, "pairs") == {"x": b"\0\xff"}
+    numbers = np.array([0, 2**64 - 1, 10], np.uint64)  # the body may hold a line break
+    np.testing.assert_array_equal(payload.numbers_from(payload.masked(numbers), 3), numbers)
+    with pytest.raises(PayloadError, match="expected 4 masked numbers, found 3"):
+        payload.numbers_from(payload.masked(numbers), 4)
+
+
+@given(st.binary(max_size=200))
+def test_foreign_bytes_are_refused_in_words(raw):
+    for given_bytes in (raw, payload.MAGIC + raw, payload.MAGIC + b'{"kind": "deal", "members": ' + raw + b"}\n"):
+        try:
+            _, head, _ = payload.unpack(given_bytes, payload.DEAL, payload.OPEN)
+            payload.members_from(head)
+        except PayloadError:
+            continue
+        assert b"[" in raw  # an empty list, perhaps: no member in it
+
+
+def test_a_task_never_looks_like_a_secure_sum():
+    assert int.from_bytes(payload.MAGIC[:8], "little") > MAX_HEADER
