@@ -89,7 +89,9 @@ class Trial:
 
 def main(
     members: Annotated[str, typer.Option(help="How many, with commas.")] = "3,10,50",
-    numbers: Annotated[int, typer.Option(min=1, help="Of an update; an adapter of default size has 810,000.")] = 810_000,
+    numbers: Annotated[
+        int, typer.Option(min=1, help="Of an update; an adapter of default size has 810,000.")
+    ] = 810_000,
 ) -> None:
     """Print a line for each number of members and each step at which a third of them falls silent."""
     print(f"{'members':>7} {'silent at':>9} {'summed':>7} {'error':>9} {'bytes':>7} {'member s':>9} {'server s':>9}")
