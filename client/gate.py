@@ -82,10 +82,11 @@ def alone(
 def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     """Names everything that the result is a function of."""
     digest = hashlib.sha256()
-    # Whether others later share its items changes nothing of a training alone, nor does what follows it.
+    # Nothing of a federation, and nothing that follows a training, changes a training alone.
+    pace = replace(plan.train, round_epochs=1, private_rounds=True, personal_epochs=0, personal_rate=1.0)
     parts = [
         asdict(replace(plan.model, shared_items=False, neighbours=0, expected_counts=False)),
-        asdict(plan.train),
+        asdict(replace(pace, gate=True, pooled_epochs=1)),
         asdict(plan.adversary),
         plan.federation.seed,
         protocol,

@@ -29,7 +29,8 @@ from shared.model import Recommender, Space, shared_parameters
 from shared.plan import Plan
 from shared.towers import prepare, recency_mean, similar
 
-MICRO_USERS = 16  # users whose gradients are held at a time: some hundred megabytes
+HELD = 2**24  # numbers of per-user gradients held at a time: 64 MB, and some times that in activations
+MOST_HELD = 256  # users, however few numbers are released of each
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def train_privately(
         optimizer = engine.optimizer(noise_multiplier, rate * len(users))
         for done in range(plan.privacy.steps):
             chosen = users[chance.uniform(len(users)) < rate]
-            engine.noisy_step(optimizer, lots(corpus.split.train, chosen, plan, len(corpus.space), chance), chance)
+            groups = lots(corpus.split.train, chosen, plan, len(corpus.space), chance, engine.group)
+            engine.noisy_step(optimizer, groups, chance)
             if tick is not None:
                 tick("noisy step", done + 1, plan.privacy.steps)
     finally:
@@ -93,11 +95,11 @@ def train_privately(
 
 
 def lots(
-    histories: Histories, users: npt.NDArray[np.int64], plan: Plan, catalogue: int, chance: Chance
+    histories: Histories, users: npt.NDArray[np.int64], plan: Plan, catalogue: int, chance: Chance, group: int = 16
 ) -> Iterable[Lot]:
-    """The sampled users in small groups, each with negatives of its own from the public catalogue."""
-    for start in range(0, len(users), MICRO_USERS):
-        some = users[start : start + MICRO_USERS]
+    """The sampled users in groups of so many, each user with negatives of its own from the public catalogue."""
+    for start in range(0, len(users), group):
+        some = users[start : start + group]
         batch = pad(histories, some, some, plan.privacy.events)
         negatives = chance.integers(catalogue, (len(some), plan.privacy.negatives))
         yield Lot(torch.cat([batch.items, torch.from_numpy(negatives)], 1), batch.behaviours, batch.mask)
@@ -115,8 +117,11 @@ class PerUserGradients:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.eval()
-        # Vectors that no step moves are read once, (items, dim); and no hook then sits on the encoder.
+        self.group = min(MOST_HELD, max(1, HELD // max(sum(value.numel() for value in self.named.values()), 1)))
+        # What no step moves is computed once, (items, dim): text vectors, and what the item tower makes of them.
         self.vectors = None if any(".lora_" in name for name in self.named) else model.encode(space)
+        still = not plan.adversary.weight and not any(name.startswith("item.") for name in self.named)
+        self.items = model.items(self.vectors).detach() if still and self.vectors is not None else None
         self.hooks = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=False)
 
     def close(self) -> None:
@@ -193,7 +198,7 @@ class PerUserGradients:
         u = model.user(known, lot.behaviours, recency_mean(known, model.plan.recency))[:, :-1]
         base = self.space.base[lot.items]
         z = recency_mean(base[:, :events] * lot.mask[..., None], model.plan.recency)[:, :-1]
-        v = prepare(model.item(x), model.plan.similarity)
+        v = prepare(model.item(x), model.plan.similarity) if self.items is None else self.items[lot.items]
         seen = _seen_before(lot)
         parts = torch.stack(
             [

@@ -291,13 +291,16 @@ class DomainMember:
 def personalise(
     model: Recommender, corpus: Corpus, plan: Plan, private: Private | None = None, tick: Tick | None = None
 ) -> tuple[Private, Outcome]:
-    """A fine-tuned copy of the model given, in place, and private parameters, fresh where none came; never sent."""
+    """A fine-tuned copy of the model given, in place, and private parameters, fresh where none came; never sent.
+
+    Fresh ones have all to learn still: they take a training of full length.
+    """
+    pace = plan.train
+    epochs, rate = (pace.epochs, 1.0) if private is None else (pace.personal_epochs, pace.personal_rate)
     private = corpus.private(model) if private is None else private
     place = ("client", corpus.name, "personal")
-    epochs = plan.train.personal_epochs
-    if not epochs:
+    if not pace.personal_epochs:
         return private, Outcome(0, math.nan, (validate(model, corpus, private),))
-    rate, pace = plan.train.personal_rate, plan.train
     slower = replace(plan, train=replace(pace, lr=rate * pace.lr, lora_lr=rate * pace.lora_lr))
     outcome = train(model, [corpus], [private], slower, epochs=epochs, place=place, early_stopping=True, tick=tick)
     return private, outcome

@@ -62,7 +62,7 @@ class TrainPlan:
     epochs: int = 6  # most epochs of a training that stops early
     round_epochs: int = 1  # epochs of one federated round
     private_rounds: bool = True  # private parameters train beside the released ones; never under privacy.epsilon
-    personal_epochs: int = 2  # most epochs of the private fine-tuning after the last round
+    personal_epochs: int = 2  # most epochs of the private fine-tuning after private rounds, else `epochs`; 0 = none
     personal_rate: float = 0.3  # its learning rates, relative to the others
     gate: bool = True  # serve what the domain reaches alone where its validation finds that better
     pooled_epochs: int = 3  # most epochs on the pooled data

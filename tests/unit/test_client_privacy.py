@@ -17,8 +17,8 @@ from shared.prefix import find_base
 
 
 @pytest.fixture(
-    params=[(0.0, "all"), (1.0, "all"), (0.0, "towers"), (1.0, "outputs")],
-    ids=["clean", "adversarial", "towers", "outputs"],
+    params=[(0.0, "all"), (1.0, "all"), (0.0, "towers"), (0.0, "outputs"), (1.0, "outputs")],
+    ids=["clean", "adversarial", "towers", "outputs", "adversarial outputs"],
 )
 def bench(request, members, tiny_base, monkeypatch):
     """A stirred model with hooks on, and a lot of users of the first domain; single precision, to compare exactly."""
@@ -74,10 +74,12 @@ def test_per_user_gradients_are_those_of_each_user_alone(bench):
 def test_vectors_that_nothing_moves_are_read_as_they_would_be_encoded(bench):
     engine, lot, *_ = bench
     with torch.no_grad():
-        read = engine.encode(lot)
-        engine.vectors = None
         engine.hooks.disable_hooks()
+        read = engine.encode(lot)
+        losses = engine.losses(read, lot)
+        engine.vectors = engine.items = None
         torch.testing.assert_close(read, engine.encode(lot), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(losses, engine.losses(read, lot), rtol=1e-4, atol=1e-5)
         engine.hooks.enable_hooks()
 
 
