@@ -22,6 +22,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/full_ranking.py
 	$(BIN)/python benchmarks/kill_ledger.py
 	$(BIN)/python benchmarks/secure_sum.py
+	$(BIN)/python benchmarks/private_step.py
 
 bench-quality: $(INSTALLED)
 	$(BIN)/python benchmarks/quality.py
