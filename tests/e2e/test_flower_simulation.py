@@ -17,15 +17,15 @@ from simulations.flower_run import run_in_flower
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
-def start(rounds: int = 2) -> ServerState:
-    plan = fake_plan(rounds)
+def start(rounds: int = 2, secure: bool = False) -> ServerState:
+    plan = fake_plan(rounds, secure=secure)
     return ServerState(1, plan, *fake_start(plan))
 
 
-def write_spec(folder, behaviour="good"):
+def write_spec(folder, behaviour="good", secure=False):
     members = {name: {"folder": f"/nowhere/{behaviour}", "home": str(folder / name)} for name in NAMES}
     spec = folder / "members.json"
-    spec.write_text(json.dumps({"opener": "support.fake_member:open_fake", "members": members}))
+    spec.write_text(json.dumps({"opener": "support.fake_member:open_fake", "secure": secure, "members": members}))
     return spec
 
 
@@ -46,6 +46,15 @@ def test_equals_the_loop_in_process(tmp_path):
         for name in NAMES:
             with np.load(tmp_path / name / "kept.npz") as kept:
                 np.testing.assert_array_equal(kept[key], value)
+
+
+def test_a_secure_sum_equals_the_plain_one(tmp_path):
+    spec = write_spec(tmp_path, secure=True)
+    state = run_in_flower(start(1, secure=True), weighted_mean(4096), 1, list(NAMES), spec, 1)
+    expected = step(start(1), carry_for({name: FakeMember(name) for name in NAMES}), weighted_mean(4096))
+    assert state.report["domains"] == list(NAMES)
+    for key, value in expected.adapter.items():
+        np.testing.assert_allclose(state.adapter[key], value, rtol=1e-6, atol=1e-8)
 
 
 def test_a_failure_of_the_members_comes_back(tmp_path):
