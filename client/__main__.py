@@ -229,11 +229,13 @@ def budget(
     rounds: Rounds = None,
     settings: SettingsFile = None,
     sets: Sets = None,
+    beside: Annotated[list[Path] | None, typer.Option(help="Another domain's ledger.jsonl; may be repeated.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
 ) -> None:
     """Print the privacy that this domain has spent and, with --epsilon, what a planned run would cost it.
 
     A planned run needs the data (--data, or those of the last finished run): its cost depends on how many users it has.
+    With --beside also what it comes to for a user of several domains.
     """
     with settled():
         from client.budget import Limits, forecast
@@ -252,6 +254,14 @@ def budget(
         events = read_events(home.ledger)
         spent = accounting.epsilon(events, plan.privacy.delta)
         found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events), "epsilon": spent}
+        if beside:
+            if missing := [path for path in beside if not path.is_file()]:
+                raise ConfigError(f"--beside: expected another domain's ledger.jsonl at {missing[0]}")
+            ledgers = [events, *map(read_events, beside)]
+            found["across"] = {
+                "domains": len(ledgers),
+                "epsilon": accounting.epsilon_across(ledgers, plan.privacy.delta),
+            }
         if plan.private:
             if given["data"] is None and not home.about.is_file():
                 raise ConfigError("a planned run needs the domain's data: --data FOLDER before the command")
@@ -265,6 +275,9 @@ def budget(
         typer.echo(f"{len(events)} releases so far: epsilon {spent:.3f} at delta {plan.privacy.delta:g}.")
         if events:
             typer.echo(accounting.sentence(spent, plan.privacy.delta))
+        if beside:
+            across = found["across"]
+            typer.echo(f"A user of all {across['domains']} domains: epsilon {across['epsilon']:.3f} at the same delta.")
         if plan.private:
             typer.echo(
                 f"The planned run: {ahead.rounds} rounds of {ahead.steps} steps over {ahead.users:,} users, one in "

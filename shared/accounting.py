@@ -24,15 +24,28 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     training plus the largest total of any one user's tokens; a token of unknown user is charged to everyone.
     Raises BudgetError where an event counts another unit than users.
     """
-    if any(event.unit != "user" for event in events):
+    return epsilon_across([events], delta)
+
+
+def epsilon_across(ledgers: Sequence[Sequence[Event]], delta: float) -> float:
+    """Epsilon of one who is a user of all these domains, against somebody who sees what all of them released.
+
+    Trainings compose as if they were one domain's; each domain's tokens are charged as in ``epsilon``.
+    """
+    if any(event.unit != "user" for events in ledgers for event in events):
         raise BudgetError("the ledger counts another unit than users; it cannot be added up")
-    tokens: dict[str, float] = defaultdict(float)
+    steps = [event for events in ledgers for event in events if isinstance(event, GaussianSteps)]
+    return _training(steps, delta) + sum(_tokens(events) for events in ledgers)
+
+
+def _tokens(events: Sequence[Event]) -> float:
+    """Of the user who pays most; names of users mean something within one ledger only."""
+    paid: dict[str, float] = defaultdict(float)
     for event in events:
         if isinstance(event, TokenRelease):
-            tokens[event.user] += event.epsilon
-    anyone = tokens.pop("", 0.0)
-    steps = [event for event in events if isinstance(event, GaussianSteps)]
-    return _training(steps, delta) + anyone + max(tokens.values(), default=0.0)
+            paid[event.user] += event.epsilon
+    anyone = paid.pop("", 0.0)
+    return anyone + max(paid.values(), default=0.0)
 
 
 def _training(steps: Sequence[GaussianSteps], delta: float) -> float:

@@ -273,6 +273,18 @@ def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):
     assert (home / "ledger.jsonl").read_text().count("\n") == 1  # looking ahead spends nothing
 
 
+def test_a_budget_beside_other_ledgers(tmp_path):
+    ledgers = [tmp_path / "var/client/video/ledger.jsonl", tmp_path / "news.jsonl"]
+    for path in ledgers:
+        append_event(path, GaussianSteps(1.0, 0.1, 20))
+    words = ("--domain", "video", "budget", "--beside", ledgers[1])
+    found = json.loads(run("client", *words, "--json").stdout)
+    assert found["across"]["domains"] == 2
+    assert found["across"]["epsilon"] > found["epsilon"]
+    assert "A user of all 2 domains: epsilon" in run("client", *words).stdout
+    assert "--beside: expected another" in misuse("client", "--domain", "video", "budget", "--beside", "nowhere")
+
+
 def test_an_audit_needs_a_promise_and_a_picture_a_format():
     assert "--epsilon: expected more than 0" in misuse("simulations", "audit-privacy", "--epsilon", 0)
     assert "--plot: expected a name that ends with .png" in misuse("simulations", "audit-privacy", "--plot", "roc.gif")

@@ -6,9 +6,9 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
 
-from shared.accounting import LOOSE, by_loss, by_renyi, epsilon, noise_for
+from shared.accounting import LOOSE, by_loss, by_renyi, epsilon, epsilon_across, noise_for
 from shared.errors import BudgetError
-from shared.ledger import GaussianSteps
+from shared.ledger import GaussianSteps, TokenRelease
 
 DELTA = 1e-5
 RUNS = [
@@ -45,6 +45,14 @@ def test_the_lower_of_the_two_is_told(counts):
 def test_rounds_cost_the_same_as_one_long_training():
     whole = epsilon([GaussianSteps(1.0, 0.05, 300)], DELTA)
     assert epsilon([GaussianSteps(1.0, 0.05, 100)] * 3, DELTA) == whole
+
+
+def test_a_user_of_several_domains_pays_for_all_of_them():
+    one, two = [GaussianSteps(1.0, 0.05, 100)], [GaussianSteps(1.0, 0.05, 200)]
+    assert epsilon_across([one, two], DELTA) == epsilon([*one, *two], DELTA) < epsilon(one, DELTA) + epsilon(two, DELTA)
+    # The same pseudonym in two ledgers is two users' or one's: nobody can tell, so both are charged.
+    token = TokenRelease(2.0, "exponential", user="a")
+    assert epsilon_across([[token, token], [token, TokenRelease(3.0, "exponential", user="b")]], DELTA) == 4.0 + 3.0
 
 
 def test_one_release_without_sampling_is_the_analytic_gaussian():
