@@ -1,5 +1,6 @@
 """Starts flower-superlink and one run of our ServerApp, follows it, and stops everything again."""
 
+import contextlib
 import json
 import subprocess
 import threading
@@ -111,7 +112,8 @@ def follow(link: SuperLink, superlink: subprocess.Popen[bytes], plan: Plan, stop
     say(f"SuperLink listens on {link.address}; waiting for domains")
     status, details = watch(link, superlink, answer["run-id"], plan.federation.rounds, stopped, say)
     if stopped.is_set():
-        ask(link, "stop", answer["run-id"])
+        with contextlib.suppress(FederationError):  # a SuperLink that was interrupted too has ended the run itself
+            ask(link, "stop", answer["run-id"])
         say("interrupted: the run is stopped; --resume goes on after its last complete round")
         return INTERRUPTED
     if status != "finished:completed":

@@ -1,4 +1,5 @@
 import socket
+import threading
 
 import pytest
 from support.fake_member import fake_plan, fake_start
@@ -66,3 +67,25 @@ def test_a_rounds_line_names_who_is_missing_and_why():
     assert spell(report, 3) == (
         "round 2/3: 2 domains (book, video), 5.2 s; music refused: is all zeros; node 7 refused: no answer within 60 s"
     )
+
+
+def test_an_interrupt_that_reached_the_superlink_too_is_no_failure(tmp_path, monkeypatch):
+    stopped = threading.Event()
+
+    def watch(*_):
+        stopped.set()
+        return "running", ""
+
+    def ask(link, word, *_):
+        if word == "stop":
+            raise FederationError("flwr stop failed: no SuperLink answers")
+        return {"run-id": "1"}
+
+    for name in ("wait_health", "write_config", "stop_stale_runs", "register_members"):
+        monkeypatch.setattr(launch, name, lambda *_: None)
+    monkeypatch.setattr(launch, "watch", watch)
+    monkeypatch.setattr(launch, "ask", ask)
+    said: list[str] = []
+    link = launch.SuperLink(tmp_path, "127.0.0.1", 18000, None)
+    assert launch.follow(link, None, fake_plan(), stopped, said.append) == launch.INTERRUPTED
+    assert said[-1].startswith("interrupted: the run is stopped")
