@@ -183,7 +183,7 @@ def evaluate(
         corpus = build_corpus(serving.domain, kept.protocol, serving.space, kept.plan)
         found = {
             "protocol": kept.protocol,
-            **measure(serving.model, corpus, corpus.split.test, serving.private, serving.x),
+            **measure(serving.model, corpus, corpus.split.test, serving.private, serving.scorer.x),
         }
         if as_json:
             typer.echo(json.dumps(found, indent=2))

@@ -1,27 +1,23 @@
 """Recommendations from a finished run, where the history is: a domain serves its own users."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from client.batches import pad
 from client.dataset import Domain, read_domain
-from client.splits import Histories
+from client.scoring import UNLISTED, Past, Scorer
 from client.store import Home, load
 from shared.catalog import Catalog, behaviour_code
 from shared.errors import ConfigError, DataError
 from shared.model import (
     Private,
     Recommender,
-    Space,
     adapter_tensors,
     base_fingerprint,
     load_adapter_tensors,
-    positions_logits,
 )
 from shared.neighbours import split_off
 from shared.payload import check_like
@@ -61,7 +57,7 @@ class Serving:
             raise DataError("the data have changed since the run: other users or items; train again") from None
         self.plan, self.base = kept.plan, kept.base
         self.space = self.model.space(self.domain.catalog.texts, cache)
-        self.x = self.model.encode(self.space)
+        self.scorer = Scorer(self.model, self.space, self.private)
 
     @property
     def catalog(self) -> Catalog:
@@ -81,11 +77,11 @@ class Serving:
         mine = self.domain.interactions.users == user
         items = self.domain.interactions.items[mine]
         kinds = self.domain.interactions.behaviours[mine]
-        return self._top(items.tolist(), kinds.tolist(), user, k, (), before)
+        return self._top(self._led_by(before, self.scorer.past(items.tolist(), kinds.tolist())), user, k)
 
     def for_passport(self, before: torch.Tensor, k: int) -> list[Recommendation]:
         """Top ``k`` for someone of whom nothing but a passport's places is known."""
-        return self._top([], [], None, k, (), before)
+        return self._top(self._led_by(before, self.scorer.past([], [])), None, k)
 
     def for_history(self, titles: Sequence[str], k: int, before: torch.Tensor | None = None) -> list[Recommendation]:
         """Top ``k`` after these titles, oldest first. A title of the catalogue counts as that item; any other
@@ -93,58 +89,42 @@ class Serving:
         titles = [title.strip() for title in titles if title.strip()]
         if not titles:
             raise ConfigError("--history expects titles with ';' between them, found none")
-        rows: list[int] = []
-        foreign: list[str] = []
+        past = self.scorer.past([], [])
         for title in titles:
-            row = self.find(title)
-            rows.append(len(self.catalog) + len(foreign) if row is None else row)
-            if row is None:
-                foreign.append(title)
-        return self._top(rows, [behaviour_code("view")] * len(rows), None, k, foreign, before)
+            past = past + self._seen(title)
+        return self._top(self._led_by(before, past), None, k)
+
+    def _seen(self, title: str) -> Past:
+        """One event: the item of that title, or what the encoder makes of the words."""
+        view = behaviour_code("view")
+        if (row := self.find(title)) is not None:
+            return self.scorer.past([row], [view])
+        plain, tuned = self._read([title])
+        return self.scorer.unlisted(tuned, plain, view)
 
     def find(self, title: str) -> int | None:
         """Row of the catalogue's item of that title, case aside; None when there is none."""
         wanted = " ".join(title.split()).casefold()
         return next((row for row, known in enumerate(self.catalog.titles) if known.casefold() == wanted), None)
 
-    @torch.no_grad()
-    def _top(
-        self,
-        rows: list[int],
-        kinds: list[int],
-        user: int | None,
-        k: int,
-        foreign: Sequence[str],
-        before: torch.Tensor | None = None,
-    ) -> list[Recommendation]:
+    def _top(self, past: Past, user: int | None, k: int) -> list[Recommendation]:
         if k < 1:
             raise ConfigError(f"-k expects at least 1, found {k}")
-        items = len(self.catalog)
-        space, x = self.space, self.x
-        private = deepcopy(self.private)
-        if foreign:
-            space, x = _behind(space, x, *self._read(foreign))
-        if before is not None:
-            # A place is no text, so the adapted encoder has no word on it: the base's own vector stands for both.
-            rows = [*range(len(space), len(space) + len(before)), *rows]
-            kinds = [behaviour_code("other")] * len(before) + kinds
-            space, x = _behind(space, x, before, before)
-        _stretch(private, len(space) - items)
-        v = private.items(self.model.items(x))
-        histories = Histories.from_lists([rows], [kinds])
-        batch = pad(histories, np.zeros(1, np.int64), np.array([user or 0]), self.model.plan.max_history)
-        last = torch.tensor([max(int(batch.mask.sum()) - 1, 0)])
-        if user is None:
-            private.user = None
-        scores = positions_logits(self.model, space, x, v, batch, (torch.zeros(1, dtype=torch.int64), last), private)
-        scores = scores[0, :items]
-        scores[torch.tensor([row for row in rows if row < items], dtype=torch.int64)] = -torch.inf
+        scores = self.scorer.scores(past, user)
+        scores[past.rows[past.rows != UNLISTED]] = -torch.inf
         open_items = int(torch.isfinite(scores).sum())
         top = torch.topk(scores, min(k, open_items))
         return [
             Recommendation(rank, self.catalog.ids[row], self.catalog.titles[row] or "(no title)", round(score, 4))
             for rank, (score, row) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), 1)
         ]
+
+    def _led_by(self, before: torch.Tensor | None, past: Past) -> Past:
+        """A passport's places, older than all events."""
+        if before is None:
+            return past
+        # A place is no text, so the adapted encoder has no word on it: the base's own vector stands for both.
+        return self.scorer.unlisted(before, before, behaviour_code("other")) + past
 
     def _read(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of texts that the catalogue does not list, by the base and by the adapted encoder: (texts, dim)."""
@@ -155,16 +135,3 @@ class Serving:
         plain = self.space.whitening(self.model.encode_plain(some))
         tuned = self.space.whitening(self.model.encode_raw(some, np.arange(len(texts))))
         return plain, tuned
-
-
-def _behind(space: Space, x: torch.Tensor, plain: torch.Tensor, tuned: torch.Tensor) -> tuple[Space, torch.Tensor]:
-    """The catalogue and, behind it, what it does not list."""
-    return Space(space.states, space.whitening, torch.cat([space.base, plain])), torch.cat([x, tuned])
-
-
-def _stretch(private: Private, more: int) -> None:
-    """Neutral rows for items behind the catalogue, in place."""
-    private.lift = torch.cat([private.lift, torch.zeros(more)])
-    private.bias.data = torch.cat([private.bias.data, torch.zeros(more)])
-    if private.item is not None:
-        private.item.weight.data = torch.cat([private.item.weight.data, torch.zeros(more, private.item.embedding_dim)])
