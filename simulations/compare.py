@@ -210,8 +210,9 @@ class Comparison:
             began = time.monotonic()
             registry.save_state(self.out, now)
             registry.append_round(self.out, now.report)
-            moved = max(now.report["moved"].values())
-            self.say(f"round {now.round - 1}/{self.plan.federation.rounds}: largest change {moved:.2g}")
+            # Where nothing is everyone's (towers by affinity, no LoRA), each domain's adapter moved by itself.
+            moved = max(now.report["moved"].values(), default=0.0)
+            self.say(f"round {now.round - 1}/{self.plan.federation.rounds}: largest common change {moved:.2g}")
 
         if self.carrier == "flower":
             names = [member.name for member in self.members]
