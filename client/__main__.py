@@ -148,11 +148,12 @@ def recommend(
         serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         before = None if passport is None else opened(serving, *papers)
         if user is not None:
-            found = serving.for_user(user, k, before)
+            person = serving.known(user, before)
         elif before is not None and history is None:
-            found = serving.for_passport(before, k)
+            person = serving.bearer(before)
         else:
-            found = serving.for_history(titles, k, before)
+            person = serving.described(titles, before)
+        found = serving.top(person, k)
         if as_json:
             typer.echo(json.dumps({"domain": serving.domain.name, "items": [asdict(item) for item in found]}, indent=2))
             return
@@ -163,6 +164,35 @@ def recommend(
         for item in found:
             table.add_row(str(item.rank), Text(item.title), f"{item.score:.2f}")
         Console().print(table)
+
+
+@app.command()
+def explain(
+    context: typer.Context,
+    item: Annotated[str, typer.Option(help="The item, by its id or its title.")],
+    user: Annotated[str | None, typer.Option(help="A user of this domain.")] = None,
+    history: Annotated[str | None, typer.Option(help='Titles, oldest first: "title; title".')] = None,
+    most: Annotated[int, typer.Option(min=1, help="How many reasons.")] = 3,
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
+) -> None:
+    """Print which events of a user or a history raise an item's score, and by how much it would fall without each."""
+    with settled():
+        if (user is None) == (history is None):
+            raise ConfigError("explain expects either --user ID or --history TITLES")
+        from client.recommend import Serving
+        from client.store import Home
+
+        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        person = serving.known(user) if user is not None else serving.described((history or "").split(";"))
+        found = serving.why(person, item, most)
+        if as_json:
+            typer.echo(json.dumps({"domain": serving.domain.name, "because": [asdict(one) for one in found]}, indent=2))
+            return
+        for one in found:
+            typer.echo(f"because of {one.title}: the score would be {one.drop:.2f} lower without it")
+        if not found:
+            typer.echo("no event of this history raises its score: it stands there for what most people like")
 
 
 @app.command()

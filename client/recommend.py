@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from client.dataset import Domain, read_domain
+from client.explain import reasons
 from client.scoring import UNLISTED, Past, Scorer
 from client.store import Home, load
 from shared.catalog import Catalog, behaviour_code
@@ -32,6 +33,23 @@ class Recommendation:
     item_id: str
     title: str
     score: float
+
+
+@dataclass(frozen=True)
+class Because:
+    """A reason for an item: by how much its score would fall had that event not been."""
+
+    title: str
+    drop: float
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whom an answer is for."""
+
+    past: Past
+    user: int | None  # row of somebody whom the domain has a residual of
+    titles: tuple[str, ...]  # of the events
 
 
 class Serving:
@@ -63,36 +81,64 @@ class Serving:
     def catalog(self) -> Catalog:
         return self.domain.catalog
 
-    def for_user(self, user_id: str, k: int, before: torch.Tensor | None = None) -> list[Recommendation]:
-        """Top ``k`` for a user of this domain, all of whose events count; raises DataError for an unknown one.
+    def known(self, user_id: str, before: torch.Tensor | None = None) -> Person:
+        """A user of this domain with all their events; raises DataError for an unknown one.
 
         ``before`` (codes, dim) are a passport's places (``client.passport.accept``), older than all events.
         """
+        data = self.domain.interactions
         try:
-            user = self.domain.interactions.user_ids.index(user_id)
+            user = data.user_ids.index(user_id)
         except ValueError:
             raise DataError(
                 f"domain {self.domain.name} knows no such user; check the id, or describe a history with --history"
             ) from None
-        mine = self.domain.interactions.users == user
-        items = self.domain.interactions.items[mine]
-        kinds = self.domain.interactions.behaviours[mine]
-        return self._top(self._led_by(before, self.scorer.past(items.tolist(), kinds.tolist())), user, k)
+        mine = data.users == user
+        rows = data.items[mine].tolist()
+        titles = [self.title(row) for row in rows]
+        return self._led_by(before, Person(self.scorer.past(rows, data.behaviours[mine].tolist()), user, tuple(titles)))
 
-    def for_passport(self, before: torch.Tensor, k: int) -> list[Recommendation]:
-        """Top ``k`` for someone of whom nothing but a passport's places is known."""
-        return self._top(self._led_by(before, self.scorer.past([], [])), None, k)
-
-    def for_history(self, titles: Sequence[str], k: int, before: torch.Tensor | None = None) -> list[Recommendation]:
-        """Top ``k`` after these titles, oldest first. A title of the catalogue counts as that item; any other
-        text is read by the encoder as an item of its own."""
+    def described(self, titles: Sequence[str], before: torch.Tensor | None = None) -> Person:
+        """Somebody who met these titles, oldest first. A title of the catalogue counts as that item; any other text is
+        read by the encoder as an item of its own."""
         titles = [title.strip() for title in titles if title.strip()]
         if not titles:
             raise ConfigError("--history expects titles with ';' between them, found none")
         past = self.scorer.past([], [])
         for title in titles:
             past = past + self._seen(title)
-        return self._top(self._led_by(before, past), None, k)
+        return self._led_by(before, Person(past, None, tuple(titles)))
+
+    def bearer(self, before: torch.Tensor) -> Person:
+        """Somebody of whom nothing but a passport's places is known."""
+        return self._led_by(before, Person(self.scorer.past([], []), None, ()))
+
+    def top(self, person: Person, k: int) -> list[Recommendation]:
+        """The ``k`` best items that this person has not met."""
+        if k < 1:
+            raise ConfigError(f"-k expects at least 1, found {k}")
+        scores = self.scorer.scores(person.past, person.user)
+        scores[person.past.rows[person.past.rows != UNLISTED]] = -torch.inf
+        open_items = int(torch.isfinite(scores).sum())
+        top = torch.topk(scores, min(k, open_items))
+        return [
+            Recommendation(rank, self.catalog.ids[row], self.title(row), round(score, 4))
+            for rank, (score, row) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), 1)
+        ]
+
+    def why(self, person: Person, item: str, most: int) -> list[Because]:
+        """The events that raise this item's score most, by its id or title. Raises DataError for an unknown one."""
+        row = self.catalog.ids.index(item) if item in self.catalog.ids else self.find(item)
+        if row is None:
+            raise DataError(f"the catalogue of {self.domain.name} has no item {item[:80]!r}; give its id or its title")
+        return [
+            Because(person.titles[reason.event], round(reason.drop, 4))
+            for reason in reasons(self.scorer, person.past, person.user, row, most)
+        ]
+
+    def title(self, row: int) -> str:
+        """What to call an item."""
+        return self.catalog.titles[row] or "(no title)"
 
     def _seen(self, title: str) -> Past:
         """One event: the item of that title, or what the encoder makes of the words."""
@@ -107,24 +153,13 @@ class Serving:
         wanted = " ".join(title.split()).casefold()
         return next((row for row, known in enumerate(self.catalog.titles) if known.casefold() == wanted), None)
 
-    def _top(self, past: Past, user: int | None, k: int) -> list[Recommendation]:
-        if k < 1:
-            raise ConfigError(f"-k expects at least 1, found {k}")
-        scores = self.scorer.scores(past, user)
-        scores[past.rows[past.rows != UNLISTED]] = -torch.inf
-        open_items = int(torch.isfinite(scores).sum())
-        top = torch.topk(scores, min(k, open_items))
-        return [
-            Recommendation(rank, self.catalog.ids[row], self.catalog.titles[row] or "(no title)", round(score, 4))
-            for rank, (score, row) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), 1)
-        ]
-
-    def _led_by(self, before: torch.Tensor | None, past: Past) -> Past:
-        """A passport's places, older than all events."""
+    def _led_by(self, before: torch.Tensor | None, person: Person) -> Person:
+        """With a passport's places before all events."""
         if before is None:
-            return past
+            return person
         # A place is no text, so the adapted encoder has no word on it: the base's own vector stands for both.
-        return self.scorer.unlisted(before, before, behaviour_code("other")) + past
+        places = self.scorer.unlisted(before, before, behaviour_code("other"))
+        return Person(places + person.past, person.user, ("(taste passport)",) * len(before) + person.titles)
 
     def _read(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of texts that the catalogue does not list, by the base and by the adapted encoder: (texts, dim)."""

@@ -97,6 +97,13 @@ def test_recommendations_for_a_user_and_for_a_history(done, tiny_world, cache):
     answer = json.loads(run(folder, *ask, "--history", f"{known[1]}; a film about space", "--json")[0])
     assert known[0] not in {item["item_id"] for item in answer["items"]}
     assert "score" in run(folder, *ask, "--user", user)[0]
+    best = answer["items"][0]["title"]
+    why = ("client", "--domain", "video", "--cache", cache, "explain", "--run", "one", "--item", best)
+    because = json.loads(run(folder, *why, "--history", f"{known[1]}; a film about space", "--json")[0])["because"]
+    assert {one["title"] for one in because} <= {known[1], "a film about space"}
+    assert "because of" in run(folder, *why, "--user", user)[0]
+    _, said = run(folder, *why[:-1], "no such thing", "--user", user, expect=2)
+    assert "has no item 'no such thing'" in said
     _, said = run(folder, *ask, "--user", "nobody-17", expect=2)
     assert "nobody-17" not in said
     assert run(folder, *ask[:3], "status", "--run", "one")[0]

@@ -221,18 +221,18 @@ def test_a_finished_run_serves(members, plan, tmp_path):
     interactions, catalog = member.domain.interactions, member.domain.catalog
     user = interactions.user_ids[0]
     seen = {catalog.ids[item] for item in interactions.items[interactions.users == 0]}
-    found = serving.for_user(user, 5)
+    found = serving.top(serving.known(user), 5)
     assert [item.rank for item in found] == [1, 2, 3, 4, 5]
     assert found == sorted(found, key=lambda item: -item.score)
-    assert not seen & {item.item_id for item in serving.for_user(user, len(catalog))}
-    assert len(serving.for_user(user, len(catalog))) == len(catalog) - len(seen)
+    assert not seen & {item.item_id for item in serving.top(serving.known(user), len(catalog))}
+    assert len(serving.top(serving.known(user), len(catalog))) == len(catalog) - len(seen)
 
     title = catalog.titles[3]
-    by_title = serving.for_history([title.upper(), "something the catalogue never heard of"], 4)
+    by_title = serving.top(serving.described([title.upper(), "something the catalogue never heard of"]), 4)
     assert len(by_title) == 4
     assert catalog.ids[3] not in {item.item_id for item in by_title}
     with pytest.raises(DataError, match="knows no such user") as caught:
-        serving.for_user("secret-person", 5)
+        serving.known("secret-person")
     assert "secret-person" not in str(caught.value)
 
 

@@ -3,30 +3,19 @@
 import numpy as np
 import pytest
 import torch
+from support.stirred import stirred_scorer
 from support.tiny_members import tiny_plan
 
 from client.batches import pad
-from client.scoring import Scorer
 from client.splits import Histories
-from shared.model import Recommender, Space, positions_logits, shared_parameters
-from shared.prefix import find_base
+from shared.model import Space, positions_logits
 
 FIRST = torch.zeros(1, dtype=torch.int64)
 
 
 @pytest.fixture(params=["cosine", "euclidean"])
 def scorer(request, members, tiny_base):
-    """A stirred model with stirred private parameters and neighbours that count."""
-    plan = tiny_plan(tiny_base, f"model.similarity={request.param}")
-    corpus = members[0].corpus(plan)
-    model = Recommender(plan.model, find_base(plan.model.base), 7).eval()
-    private = corpus.private(model)
-    draw = torch.Generator().manual_seed(0)
-    for value in [*shared_parameters(model).values(), *private.parameters()]:
-        value.data.add_(0.1 * torch.randn(value.shape, generator=draw))
-    private.near.copy_(torch.tensor([2.0, 10.0, 0.8]))
-    private.lift.add_(0.1)
-    return Scorer(model, corpus.space, private)
+    return stirred_scorer(members[0], tiny_plan(tiny_base, f"model.similarity={request.param}"))
 
 
 def slow(scorer, rows, kinds, user, space, x):

@@ -28,6 +28,7 @@ COMMANDS = [
     ("simulations", "audit-privacy"),
     ("client",),
     ("client", "recommend"),
+    ("client", "explain"),
     ("client", "status"),
     ("client", "evaluate"),
     ("client", "budget"),
@@ -205,6 +206,8 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop", "recommend", "--user", "u1", "--run", "runs/x"), "it holds no finished run"),
         (("--domain", "shop", "status"), "no finished run in var/client/shop"),
         (("--domain", "shop", "evaluate"), "no finished run in var/client/shop"),
+        (("--domain", "shop", "explain", "--item", "i"), "explain expects either --user ID or --history TITLES"),
+        (("--domain", "shop", "explain", "--item", "i", "--user", "u"), "no finished run in var/client/shop"),
     ],
 )
 def test_clients_refuse_misuse(words, message, tmp_path):
