@@ -1,14 +1,16 @@
 """Linear rules, and the table of all of them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 from server.affinity import by_affinity
+from server.likeness import NOISED
 from server.rule import Aggregator
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate, Tensors
+from shared.plan import Plan
 
 
 def weighted_mean(cap: float, note: str = "exact: A is common and frozen, mean(B) A = mean(B A)") -> Aggregator:
@@ -40,4 +42,16 @@ def fedavg(cap: float) -> Aggregator:
     return weighted_mean(cap, note="inexact: A and B are averaged apart, mean(B) mean(A) != mean(B A)")
 
 
-AGGREGATORS = {"ffa": weighted_mean, "fedavg": fedavg, "affinity": by_affinity}
+AGGREGATORS: dict[str, Callable[[float], Aggregator]] = {
+    "ffa": weighted_mean,
+    "fedavg": fedavg,
+    "affinity": by_affinity,
+}
+
+
+def aggregator_for(plan: Plan) -> Aggregator:
+    """The rule that a plan names; under a promise of privacy affinity reckons with the noise."""
+    cap = plan.federation.weight_cap
+    if plan.federation.family == "affinity" and plan.private:
+        return by_affinity(cap, NOISED)
+    return AGGREGATORS[plan.federation.family](cap)

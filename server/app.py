@@ -8,10 +8,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server import registry
-from server.aggregate import AGGREGATORS
+from server.aggregate import aggregator_for
 from server.carrier import Members, carrier_for, finish
 from server.rounds import ServerState, step, tasks
-from server.rule import Aggregator
 from shared.errors import ConfigError, FederationError
 
 TAKEOVER_S = 60.0
@@ -41,7 +40,7 @@ def conduct(grid: Grid, run_dir: Path) -> None:
     while state.round <= state.plan.federation.rounds:
         state = one_round(grid, run_dir, state, members, timeout_s)
     failed: dict[str, str] = {}
-    last = tasks(state, aggregator_of(state), "finish")
+    last = tasks(state, aggregator_for(state.plan), "finish")
     kept = finish(grid, last, members, timeout_s, failed.__setitem__)
     registry.write(run_dir / "done.json", json.dumps({"kept": kept, "failed": failed}).encode())
 
@@ -51,7 +50,9 @@ def one_round(grid: Grid, run_dir: Path, state: ServerState, members: Members, t
     start = time.monotonic()
     failed: dict[str, str] = {}
     try:
-        state = step(state, carrier_for(state, grid, members, timeout_s, failed.__setitem__), aggregator_of(state))
+        state = step(
+            state, carrier_for(state, grid, members, timeout_s, failed.__setitem__), aggregator_for(state.plan)
+        )
     except FederationError as error:
         reasons = "".join(f"; {who}: {why}" for who, why in sorted(failed.items()))
         raise FederationError(f"round {state.round}: {error}{reasons}") from None
@@ -59,11 +60,6 @@ def one_round(grid: Grid, run_dir: Path, state: ServerState, members: Members, t
     registry.save_state(run_dir, state)
     registry.append_round(run_dir, state.report)
     return state
-
-
-def aggregator_of(state: ServerState) -> Aggregator:
-    """The rule of the state's plan."""
-    return AGGREGATORS[state.plan.federation.family](state.plan.federation.weight_cap)
 
 
 def read_job(run_dir: Path) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from server import registry
-from server.aggregate import AGGREGATORS
+from server.aggregate import aggregator_for
 from server.rounds import ServerState
 from server.superlink import Certificates, SuperLink, ask, register_members, stop_stale_runs, wait_health, write_config
 from shared.errors import ConfigError, FederationError, IsthmusError
@@ -88,7 +88,7 @@ def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> Non
     else:
         registry.refuse_used(run_dir)  # before the seconds that the first adapter takes
         adapter, released, base = (start or first_adapter)(plan)
-        memory = AGGREGATORS[plan.federation.family](plan.federation.weight_cap).init()
+        memory = aggregator_for(plan).init()
         registry.begin(run_dir, ServerState(1, plan, adapter, released, base, memory))
     for mark in ("done.json", "error.json"):
         (run_dir / mark).unlink(missing_ok=True)

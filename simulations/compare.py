@@ -29,9 +29,8 @@ from client.rounds import DomainMember, Workshop
 from client.store import write_json
 from client.train import Tick, train
 from server import registry
-from server.aggregate import AGGREGATORS
+from server.aggregate import aggregator_for
 from server.rounds import ServerState, adapter_for, step, tasks
-from server.rule import Aggregator
 from shared.errors import ConfigError
 from shared.lora import save_adapter
 from shared.memory import give_back
@@ -196,7 +195,7 @@ class Comparison:
     def federated(self, model: Recommender, start: Tensors) -> None:
         """All rounds through the carrier; the adapter and each round's log go into the run directory."""
         base = base_fingerprint(self.plan.model, model.base)
-        aggregator = self.aggregator()
+        aggregator = aggregator_for(self.plan)
         if (self.out / "current").exists():
             state = registry.resume(self.out, self.plan.to_json())
         else:
@@ -234,7 +233,7 @@ class Comparison:
     def personal(self, model: Recommender) -> None:
         """Private fine-tuning on top of the global model; what serving needs goes into each home."""
         state = registry.load_state(self.out)
-        task_for = tasks(state, self.aggregator(), "finish")
+        task_for = tasks(state, aggregator_for(self.plan), "finish")
         for member in self.members:
             task = task_for(member.name)
             load_adapter_tensors(model, task.adapter)
@@ -243,10 +242,6 @@ class Comparison:
             self.say(f"{member.name} serves {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
             about = {"domain": member.name, "protocol": self.protocol, "personal": scores, **facts}
             member.keep(model, private, task, about)
-
-    def aggregator(self) -> Aggregator:
-        """The rule of the plan."""
-        return AGGREGATORS[self.plan.federation.family](self.plan.federation.weight_cap)
 
     def spec(self) -> Path:
         """What Flower's actors need to open the members themselves."""

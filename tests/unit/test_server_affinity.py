@@ -7,17 +7,24 @@ import pytest
 from support.contracts import AggregatorContract
 
 from server import registry
-from server.affinity import FEWEST, KEEP, KIN, NOISE, by_affinity, cosine_table, likeness, mixture, sketch
+from server.affinity import by_affinity, mixture
+from server.aggregate import aggregator_for
+from server.likeness import CALM, FEWEST, KEEP, LEAST_TURNS, NOISE, NOISED, cosine_table, likeness, sketch
 from server.rounds import ServerState, adapter_for, step
 from server.rule import Aggregator
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate
-from shared.plan import Plan
+from shared.plan import Plan, read_plan
 
 
 class TestAffinity(AggregatorContract):
     def make(self, cap: float) -> Aggregator:
         return by_affinity(cap)
+
+
+class TestAffinityUnderNoise(AggregatorContract):
+    def make(self, cap: float) -> Aggregator:
+        return by_affinity(cap, NOISED)
 
 
 SIZE = 4000
@@ -76,7 +83,7 @@ def test_the_first_round_is_everybodys_and_tells_nothing_of_kinds():
     way = 3 * draw.normal(size=SIZE)
     common = {kind: direction + way for kind, direction in directions.items()}
     _, memory, facts = by_affinity(4096).apply(None, updates(common, draw))
-    assert facts["affinity"]["film0"]["tool0"] > KIN  # all move one way at first
+    assert facts["affinity"]["film0"]["tool0"] > CALM.kin  # all move one way at first
     assert set(facts["shares"]["film0"].values()) == {round(1 / 6, 4)}
     _, _, facts = by_affinity(4096).apply(memory, updates(directions, draw))
     assert abs(facts["affinity"]["film0"]["tool0"]) < 0.16  # and that is forgotten
@@ -94,8 +101,8 @@ def test_one_domain_alone_keeps_its_own():
 
 def test_strangers_keep_to_themselves():
     alike = np.array([[1.0, 0.2], [0.2, 1.0]])
-    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0])), np.eye(2), atol=0.03)
-    half = mixture(np.array([[1.0, KIN], [KIN, 1.0]]), np.ones(2))
+    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0]), CALM.kin), np.eye(2), atol=0.03)
+    half = mixture(np.array([[1.0, CALM.kin], [CALM.kin, 1.0]]), np.ones(2), CALM.kin)
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
 
 
@@ -106,7 +113,7 @@ def test_a_small_owner_is_as_much_kin_as_a_large_one():
     # but declaring next to no users does not make a stranger kin
     tiny = likeness(np.array([[1.0, 0.02], [0.02, 1.0]]), np.array([1e-9, 1e9]))
     assert tiny[0, 1] == pytest.approx(0.02 * np.sqrt(1 + NOISE / FEWEST), rel=1e-3)
-    assert tiny[0, 1] < KIN / 2
+    assert tiny[0, 1] < CALM.kin / 2
 
 
 def test_a_sketch_keeps_angles():
@@ -268,3 +275,48 @@ def test_a_domain_named_like_a_table_hinders_nobody():
     after = step(shared_state(), lambda _: [odd], by_affinity(4096))
     late = replace(shop("film-a", directions["film"], draw, "c1", 4), round=2)
     assert step(after, lambda _: [late], by_affinity(4096)).report["refused"] == {}
+
+
+def noised_rounds(count, clear, seed=0, size=40_000):
+    """(facts of each round) of two kinds, three domains each, and one that is noise alone; ``clear`` of each squared
+    direction is signal, the rest is noise that is fresh in each round."""
+    draw = np.random.default_rng(seed)
+    ways = {kind: draw.normal(size=size) for kind in ("film", "tool")} | {"none": np.zeros(size)}
+    names = ["film0", "film1", "film2", "none0", "tool0", "tool1", "tool2"]
+    aggregator, memory, told = by_affinity(4096, NOISED), None, []
+    for number in range(1, count + 1):
+        moved = {name: np.sqrt(clear) * ways[name[:4]] + np.sqrt(1 - clear) * draw.normal(size=size) for name in names}
+        given = [
+            AdapterUpdate(name, number, {"item.weight": value.astype(np.float32)}, 2048.0, "base")
+            for name, value in moved.items()
+        ]
+        _, memory, facts = aggregator.apply(memory, given)
+        told.append(facts)
+    return told
+
+
+def test_kinds_are_found_in_updates_that_are_nearly_all_noise():
+    told = noised_rounds(8, clear=0.03)  # as at epsilon 8
+    likeness_of = told[-1]["affinity"]
+    assert told[-1]["cosines"]["film0"]["film1"] < 0.25
+    for one in ("film0", "film1", "film2"):
+        assert min(likeness_of[one][two] for two in ("film0", "film1", "film2")) > 0.6
+        assert max(likeness_of[one][two] for two in ("tool0", "tool1", "tool2", "none0")) < 0.25
+        assert told[-1]["shares"][one]["tool0"] < 0.1
+    assert told[-1]["shares"]["none0"]["none0"] > 0.7  # nobody's kin
+
+
+def test_under_noise_nobody_is_kin_before_halves_can_be_compared():
+    told = noised_rounds(1 + LEAST_TURNS, clear=0.03)
+    assert set(told[0]["shares"]["film0"].values()) == {round(1 / 7, 4)}  # the first mixes all
+    for facts in told[1:-1]:
+        assert facts["shares"]["film0"]["film0"] > 0.99
+    assert told[-1]["shares"]["film0"]["film1"] > 0.2
+
+
+def test_the_plan_says_whether_updates_are_noised():
+    draw = np.random.default_rng(0)
+    for epsilon, kept in ((0.0, "direction"), (8.0, "even")):
+        plan = read_plan({"federation": {"family": "affinity"}, "privacy": {"epsilon": epsilon}})
+        _, memory, _ = aggregator_for(plan).apply(None, updates({"film": draw.normal(size=SIZE)}, draw))
+        assert f"{kept}\nfilm0" in memory
