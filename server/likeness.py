@@ -52,7 +52,7 @@ def of_halves(kept: Tensors, came: Sequence[AdapterUpdate], first: bool) -> tupl
     """By whole directions, freed of noise by the agreement of each domain's odd rounds with its even ones.
 
     Noise is fresh in each round, so two halves agree by what is no noise: cos(h0, h1) = r, and 2r / (1 + r) of the
-    direction h0 + h1 (Spearman 1910, Brown 1910). A domain of which fewer than LEAST_TURNS rounds are known is like nobody.
+    direction h0 + h1 (Spearman 1910, Brown 1910). A domain of fewer than LEAST_TURNS rounds is like nobody.
     """
     halves = [_turn(kept, update, first) for update in came]
     sums = np.stack([one + two for one, two, _ in halves])
@@ -66,7 +66,7 @@ def of_halves(kept: Tensors, came: Sequence[AdapterUpdate], first: bool) -> tupl
 
 
 def _turn(kept: Tensors, update: AdapterUpdate, first: bool) -> tuple[Floats, Floats, int]:
-    """The two halves of a domain's rounds, this one included, and how many they are; the very first counts in neither."""
+    """The two halves of a domain's rounds, this one included, and how many they are; the very first is in neither."""
     moved = np.concatenate([value.ravel() for _, value in sorted(towers(update.delta).items())])
     places = [named(half, update.domain) for half in ("even", "odd")]
     turns = 0 if first else int(kept.get(named("turns", update.domain), np.zeros(1, np.float32))[0])
@@ -80,8 +80,8 @@ def _turn(kept: Tensors, update: AdapterUpdate, first: bool) -> tuple[Floats, Fl
     return even, odd, turns
 
 
-# Likeness at which two domains are half kin. Without noise, over eight rounds of two kinds, four owners each: .65 to 1.2
-# within, .36 at most across; with an owner of 100 users .5 at least within, .45 at most across.
+# Likeness at which two domains are half kin. Without noise, over eight rounds of two kinds, four owners each: .65 to
+# 1.2 within, .36 at most across; with an owner of 100 users .5 at least within, .45 at most across.
 CALM = Measure(of_users, kin=0.5)
 # At epsilon 8, the same owners, from the third round on: .38 to 1.5 within, .19 at most across.
 NOISED = Measure(of_halves, kin=0.3)
