@@ -89,19 +89,29 @@ def passports_of(found: dict[str, Any]) -> Table:
 
 
 def audits_of(found: dict[str, Any]) -> Table:
-    """A row for each domain, training and attack."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for column in ("domain", "training", "claimed epsilon", "attack", "AUC", "epsilon at least, 95 %", "right guesses"):
-        table.add_column(column)
+    """A row for each domain and attack, with the promise and without; the bounds stand above."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption_justify="left")
+    for column in (
+        "domain",
+        "attack",
+        "with the promise: AUC",
+        "without: AUC",
+        "precision, with, without, by popularity",
+    ):
+        table.add_column(column, overflow="fold")
+    lines = []
     for domain, one in found.items():
-        for name in ("private", "plain"):
-            claimed = one[name]["epsilon"]
-            for way in ("gradient", "loss"):
-                cell = one[name][way]
-                told = (
-                    f"{cell['auc']:.3f}",
-                    f"{cell['epsilon_at_least']:.2f}",
-                    f"{cell['right']} of {cell['guessed']}",
-                )
-                table.add_row(domain, name, "none" if claimed is None else f"{claimed:.2f}", way, *told)
+        promised, plain = one["private"], one["plain"]
+        lines.append(
+            f"{domain}, {one['members']:,} users in: epsilon claimed {promised['epsilon']:.2f}, "
+            f"at least {promised['epsilon_at_least']:.2f}; without a promise at least {plain['epsilon_at_least']:.2f}"
+        )
+        for way, cell in promised["attacks"].items():
+            other = plain["attacks"][way]
+            hits = ""
+            if "precision" in cell:
+                each = (cell["precision"], other["precision"], other["by_popularity"]["precision"])
+                hits = ", ".join(f"{value:.2f}" for value in each)
+            table.add_row(Text(domain), way, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", hits)
+    table.caption = "\n".join(lines)
     return table
