@@ -50,8 +50,10 @@ def plot_audit(found: dict[str, Any], to: Path) -> Path:
     figure = Figure(figsize=(9.6, 6.8), layout="constrained")
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     for axis, way in zip(axes.flat, promised, strict=True):
+        covered = promised[way]["epsilon"]
+        under = "rounds promised, home not" if covered is None else f"epsilon {covered:.1f}"
         for attacks, colour, label in (
-            (promised, "tab:blue", f"epsilon {found['private']['epsilon']:.1f}"),
+            (promised, "tab:blue", under),
             (found["plain"]["attacks"], "tab:red", "no promise"),
         ):
             curve, area = attacks[way]["roc"], attacks[way]["auc"]

@@ -89,29 +89,24 @@ def passports_of(found: dict[str, Any]) -> Table:
 
 
 def audits_of(found: dict[str, Any]) -> Table:
-    """A row for each domain and attack, with the promise and without; the bounds stand above."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, caption_justify="left")
-    for column in (
-        "domain",
-        "attack",
-        "with the promise: AUC",
-        "without: AUC",
-        "precision, with, without, by popularity",
-    ):
-        table.add_column(column, overflow="fold")
+    """A row for each domain and attack, with the promise and without; what the coins prove of epsilon stands below."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for column in ("domain", "attack", "claimed epsilon", "AUC with it", "AUC without", "precision with, without"):
+        table.add_column(column)
+    table.add_column("by popularity")
     lines = []
     for domain, one in found.items():
         promised, plain = one["private"], one["plain"]
         lines.append(
-            f"{domain}, {one['members']:,} users in: epsilon claimed {promised['epsilon']:.2f}, "
+            f"{domain}, {one['members']:,} users in: epsilon {promised['epsilon']:.2f} claimed, "
             f"at least {promised['epsilon_at_least']:.2f}; without a promise at least {plain['epsilon_at_least']:.2f}"
         )
         for way, cell in promised["attacks"].items():
             other = plain["attacks"][way]
-            hits = ""
-            if "precision" in cell:
-                each = (cell["precision"], other["precision"], other["by_popularity"]["precision"])
-                hits = ", ".join(f"{value:.2f}" for value in each)
-            table.add_row(Text(domain), way, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", hits)
+            covered = "none" if cell["epsilon"] is None else f"{cell['epsilon']:.2f}"
+            hits = [f"{cell['precision']:.2f}, {other['precision']:.2f}"] if "precision" in cell else [""]
+            hits += [f"{other['by_popularity']['precision']:.2f}"] if "precision" in cell else [""]
+            table.add_row(Text(domain), way, covered, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", *hits)
     table.caption = "\n".join(lines)
+    table.caption_justify = "left"
     return table

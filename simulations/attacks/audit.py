@@ -28,7 +28,7 @@ from simulations.attacks.training import only, take_rounds, unpromised
 from simulations.attacks.verdict import Coins, verdict
 
 FEWEST = 40  # users, for an attack that tells anything
-GROUPS = (1, 8)  # users behind the update whose items are read off: a device, a small domain
+GROUPS = {"items of a device": 1, "items of 8 users": 8}  # users behind the update that is read
 Say = Callable[[str], None]
 
 
@@ -69,9 +69,9 @@ def audit(
     }
     for name, one in (("private", plan), ("plain", unpromised(plan))):
         claimed, attacks = who_and_what(model, target, one, tick)
-        for size in GROUPS:
+        for way, size in GROUPS.items():
             load_adapter_tensors(model, start)
-            attacks[f"items of {size}"] = inversion.invert(model, corpus, one, size, tick)
+            attacks[way] = inversion.invert(model, corpus, one, size, tick)
         load_adapter_tensors(model, start)
         bounds = [attack["epsilon_at_least"] for attack in attacks.values() if "epsilon_at_least" in attack]
         found[name] = {"epsilon": claimed, "epsilon_at_least": max(bounds), "attacks": attacks}
@@ -105,17 +105,18 @@ def who_and_what(
     seen, shadows, coins = falls[0], np.stack(falls[1:]), target.coins[1:]
     confidence = 1 - (1 - CONFIDENCE) / 2  # two bounds are read off the same coins
     delta = plan.privacy.delta
+    by = {"loss": seen[:, 0], "likelihood ratio": likelihood_ratio(seen, shadows, coins)}
     attacks = {
-        "membership by loss": membership.told(seen[:, 0], target.coins[0], delta, confidence),
-        "membership by likelihood": membership.told(
-            likelihood_ratio(seen, shadows, coins), target.coins[0], delta, confidence
-        ),
+        f"membership by {way}": {"epsilon": claimed, **membership.told(scores, target.coins[0], delta, confidence)}
+        for way, scores in by.items()
     }
     without = ~coins[:, np.searchsorted(target.asked, held.users)]
     usual = mean_where(np.stack(sure[1:]), without)
-    for name, scores in (("interactions, adapter", sure[0]), ("interactions, served", served)):
+    # What is trained at home and served carries no promise.
+    for name, scores, covered in (("adapter", sure[0], claimed), ("served model", served, None)):
         kept = (scores - usual)[members & without.any(0)]
-        attacks[name] = verdict(kept.T.ravel(), np.repeat([True, False], len(kept)))
+        truth = np.repeat([True, False], len(kept))
+        attacks[f"interactions from the {name}"] = {"epsilon": covered, **verdict(kept.T.ravel(), truth)}
     return claimed, attacks
 
 

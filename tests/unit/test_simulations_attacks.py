@@ -1,15 +1,28 @@
+import json
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
-from support.tiny_members import tiny_plan
+import torch
+from scipy.stats import binom, norm
+from support.tiny_members import TINY, tiny_plan
+from torch.nn import functional as F
+from typer.testing import CliRunner
 
-from client.privacy import sampled_users, train_privately
+from client.privacy import sampled_users
+from client.train import train
 from shared.errors import DataError
-from shared.model import adapter_tensors, load_adapter_tensors, released_names
-from simulations import audit as room
-from simulations.audit import attack, audit, chance_of, epsilon_at_least, verdict
+from shared.model import Recommender, adapter_tensors, load_adapter_tensors
+from simulations.__main__ import app
+from simulations.attacks import audit as room
+from simulations.attacks.audit import audit
+from simulations.attacks.bound import chance_of, epsilon_at_least
+from simulations.attacks.interactions import confidence, events_of
+from simulations.attacks.inversion import invert, precision, pushed
+from simulations.attacks.likelihood import likelihood_ratio
+from simulations.attacks.membership import losses, told
+from simulations.attacks.training import only, take_rounds, unpromised
+from simulations.attacks.verdict import auc, verdict
 
 
 def test_the_bound_by_hand():
@@ -37,59 +50,185 @@ def test_the_bound_holds_for_a_mechanism_whose_epsilon_is_known(true):
     assert np.median(found) > true - 0.6  # and it says something
 
 
+def test_auc_by_hand():
+    scores = np.array([4.0, 1.0, 3.0, 2.0])
+    assert auc(scores, np.array([True, False, False, True])) == 3 / 4  # 4 beats both, 2 beats one of two
+    assert auc(np.ones(4), np.array([True, False, False, True])) == 0.5  # ties tell nothing
+    assert auc(scores, np.zeros(4, bool)) == 0.5  # nobody to find
+
+
 def test_a_perfect_and_a_blind_attacker():
     coins = np.arange(200) % 2 == 0
-    perfect = verdict(coins.astype(float), coins, 1e-5)
+    perfect = told(coins.astype(float), coins, 1e-5, 0.95)
     assert (perfect["auc"], perfect["right"], perfect["guessed"]) == (1.0, 100, 100)
     assert perfect["epsilon_at_least"] > 3
-    blind = verdict(np.random.default_rng(0).random(200), coins, 1e-5)
+    assert perfect["caught_at_1_percent"] == 1.0
+    blind = told(np.random.default_rng(0).random(200), coins, 1e-5, 0.95)
     assert abs(blind["auc"] - 0.5) < 0.1
     assert blind["epsilon_at_least"] < 0.5
-    assert verdict(np.zeros(200), coins, 1e-5)["auc"] == 0.5  # ties tell nothing
+    curve = verdict(coins.astype(float), coins)["roc"]
+    assert (curve["false"][0], curve["false"][-1], curve["true"][-1]) == (0.0, 1.0, 1.0)
+
+
+def test_the_likelihood_ratio_of_known_gaussians():
+    # Two users with means 0 and 10; taking part adds 2; the noise is +-1 in each case: variance 8 / 7.
+    coins = np.array([[True, True], [True, True], [False, False], [False, False]])
+    shadows = (np.array([0.0, 10.0]) + 2 * coins + np.array([[1.0], [-1.0], [1.0], [-1.0]]))[..., None]
+    found = likelihood_ratio(np.array([[0.0], [12.0]]), shadows, coins)
+    # log N(x; m + 2, v) - log N(x; m, v) = (x - m - 1) * 2 / v
+    assert found == pytest.approx([-2 / (8 / 7), 2 / (8 / 7)])
+
+
+def test_the_likelihood_ratio_is_as_good_as_theory_allows():
+    draw = np.random.default_rng(0)
+    coins = draw.random((65, 3000)) < 0.5
+    signals = draw.normal(size=3000) * 5 + coins + draw.normal(size=coins.shape)  # users differ more than it adds
+    found = likelihood_ratio(signals[0, :, None], signals[1:, :, None], coins[1:])
+    assert auc(found, coins[0]) == pytest.approx(norm.cdf(1 / math.sqrt(2)), abs=0.02)
+    assert auc(signals[0], coins[0]) < 0.6  # who does not know the users tells little
 
 
 @pytest.fixture
 def bench(members, tiny_base):
-    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0", "federation.rounds=1")
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0", "federation.rounds=1", "model.hidden=64")
     member = members[0]
     return member.workshop.model(plan), member.corpus(plan), plan
 
 
-def test_a_training_on_few_users_without_noise_gives_them_away(bench):
+def fresh(bench):
+    """The model as it was drawn."""
+    model, _, plan = bench
+    return Recommender(plan.model, model.base, plan.federation.seed)
+
+
+@pytest.fixture
+def memorised(bench):
+    """A model that went over six users of twelve again and again: (model, corpus, plan, the twelve, who was in)."""
     model, corpus, plan = bench
-    users = sampled_users(corpus)
-    inside = users[:6]
-    half = room._only(corpus, inside)
-    assert sampled_users(half).tolist() == inside.tolist()
-    released = released_names(plan, list(adapter_tensors(model)))
+    users = sampled_users(corpus)[:12]
+    half = only(corpus, users[::2])
+    assert sampled_users(half).tolist() == users[::2].tolist()
+    train(model, [half], [None], unpromised(plan), epochs=30, place=("test",), early_stopping=False)
+    return model, corpus, plan, users, np.arange(12) % 2 == 0
 
-    def one_round(number):
-        train_privately(model, half, plan, 0.0, released, ("test", number), simulated=True)
 
-    scores = attack(model, corpus, plan, users, released, one_round)
-    coins = np.isin(users, inside)
-    assert verdict(scores["gradient"], coins, 1e-5)["auc"] > 0.8
-    assert verdict(scores["loss"], coins, 1e-5)["auc"] > 0.6
+def test_membership_finds_who_was_memorised_and_nobody_in_a_model_that_saw_nothing(bench, memorised):
+    model, corpus, plan, users, coins = memorised
+    before, after = (losses(one, corpus, plan, users)[:, 0] for one in (fresh(bench), model))
+    assert auc(before - after, coins) > 0.9
+    assert auc(before - before, coins) == 0.5
+
+
+def test_losses_are_those_of_each_user_alone(bench):
+    model, corpus, plan = bench
+    users = sampled_users(corpus)[:7]
+    alone = np.concatenate([losses(model, corpus, plan, users[place : place + 1]) for place in range(7)])
+    assert losses(model, corpus, plan, users) == pytest.approx(alone, abs=1e-4)
+    assert alone[:, 0] != pytest.approx(alone[:, 1])  # all events, and the last few
+
+
+def test_events_are_the_last_one_learnt_and_the_one_held_out(bench):
+    _, corpus, _ = bench
+    users = sampled_users(corpus)[:5]
+    learnt, held = events_of(corpus, users)
+    assert learnt.users.tolist() == held.users.tolist()
+    for place, user in enumerate(held.users):
+        row = corpus.split.train.row(int(user)).tolist()
+        assert learnt.histories.row(place).tolist() == row[:-1]
+        assert learnt.targets.row(place).tolist() == row[-1:]
+        assert held.histories.row(place)[-2] == row[-1]  # then came the one for validation
+
+
+def test_interactions_are_found_in_a_model_that_memorised_and_not_in_one_that_saw_nothing(bench, memorised):
+    model, corpus, _, users, coins = memorised
+    events = events_of(corpus, users[coins])
+    truth = np.repeat([True, False], len(events[0]))
+    after = np.concatenate([confidence(model, corpus, one) for one in events])
+    blank = fresh(bench)
+    before = np.concatenate([confidence(blank, corpus, one) for one in events])
+    assert auc(after - before, truth) > 0.8
+    assert auc(before - before, truth) == 0.5
+
+
+def test_items_are_read_off_a_layer_that_they_moved_and_not_off_one_that_nothing_moved(bench):
+    model, corpus, _ = bench
+    x = model.encode(corpus.space)
+    before = adapter_tensors(model)
+    assert pushed(model, x, before, before).max() == 0.0
+    met = np.zeros(len(x), bool)
+    met[[3, 14, 15]] = True
+    hidden = F.relu(model.item.inner(x)).detach()
+    draw = torch.Generator().manual_seed(0)
+    wanted = torch.randn(3, x.shape[1], generator=draw)
+    after = dict(before)
+    after["item.outer.weight"] = before["item.outer.weight"] + (wanted.T @ hidden[met]).numpy()
+    strength = pushed(model, x, before, after)
+    assert auc(strength, met) > 0.95
+    assert precision([strength], [met]) >= 2 / 3
+
+
+def test_items_of_a_device_are_hidden_by_the_promise_alone(bench):
+    model, corpus, plan = bench
+    start = adapter_tensors(model)
+    plain = invert(model, corpus, unpromised(plan), 1)
+    assert plain["epsilon"] is None
+    assert plain["auc"] > 0.7 > plain["by_popularity"]["auc"]
+    load_adapter_tensors(model, start)
+    private = invert(model, corpus, plan, 1)
+    assert 7 < private["epsilon"] <= 8
+    assert abs(private["auc"] - 0.5) < 0.1
+
+
+def test_rounds_without_noise_or_with_it_say_what_they_cost(bench):
+    model, corpus, plan = bench
+    assert take_rounds(model, corpus, unpromised(plan), ("test",)).claimed is None
+    done = take_rounds(model, corpus, plan, ("test",))
+    assert done.private is None
+    assert 7 < done.claimed <= 8
 
 
 def test_an_audit_tells_both_trainings(bench):
     model, corpus, plan = bench
     said = []
     start = adapter_tensors(model)
-    found = audit(model, corpus, plan, 60, said.append)
-    assert found["users"] == 60
+    found = audit(model, corpus, plan, 40, 2, said.append)
+    assert (found["asked"], found["shadows"]) == (40, 2)
+    assert found["members"] >= len(sampled_users(corpus)) - 40
     assert 7 < found["private"]["epsilon"] <= 8
     assert found["plain"]["epsilon"] is None
-    for name in ("private", "plain"):
-        for way in ("gradient", "loss"):
-            assert 0 <= found[name][way]["auc"] <= 1
-            assert found[name][way]["epsilon_at_least"] <= 8
+    assert found["private"]["epsilon_at_least"] <= found["private"]["epsilon"]
+    assert found["private"]["attacks"].keys() == found["plain"]["attacks"].keys()
+    assert found["private"]["attacks"]["interactions from the served model"]["epsilon"] is None
     assert len(said) == 2
     load_adapter_tensors(model, start)
-    assert audit(model, corpus, plan, 60, said.append) == found  # it can be repeated
+    assert audit(model, corpus, plan, 40, 2, said.append) == found  # it can be repeated
 
 
 def test_a_domain_with_too_few_users_is_refused(bench, monkeypatch):
     monkeypatch.setattr(room, "FEWEST", 10_000)
     with pytest.raises(DataError, match="expected 10000 users with two training events"):
-        audit(*bench, 60, print)
+        audit(*bench, 60, 2, print)
+
+
+def test_the_command_prints_every_attack_and_repeats_under_its_seed(tiny_world, tiny_base, cache):
+    sets = [word for text in (*TINY, "federation.rounds=1", "privacy.releases=towers") for word in ("--set", text)]
+    words = ["audit-privacy", tiny_world["video"], "--base", tiny_base, "--cache", cache, "--users", 40]
+    words = [str(word) for word in [*words, "--shadows", 2, "--seed", 7, *sets]]
+    first, second = (CliRunner().invoke(app, [*words, "--json"]).stdout for _ in range(2))
+    assert first == second
+    found = json.loads(first)["video"]
+    for name in ("private", "plain"):
+        assert list(found[name]["attacks"]) == [
+            "membership by loss",
+            "membership by likelihood ratio",
+            "interactions from the adapter",
+            "interactions from the served model",
+            "items of a device",
+            "items of 8 users",
+        ]
+        for attack in found[name]["attacks"].values():
+            assert 0 <= attack["auc"] <= 1
+    assert found["private"]["epsilon_at_least"] <= found["private"]["epsilon"] <= 8
+    table = CliRunner().invoke(app, words, env={"COLUMNS": "160"}).stdout
+    assert "items of a device" in table
+    assert "epsilon" in table
