@@ -15,10 +15,11 @@ from client.calibrate import calibrate
 from client.corpus import Corpus
 from client.privacy import sampled_users
 from client.rounds import personalise
+from client.splits import Cases
 from client.train import Tick
 from shared.errors import DataError
 from shared.metrics import Floats
-from shared.model import Recommender, adapter_tensors, load_adapter_tensors
+from shared.model import Private, Recommender, adapter_tensors, load_adapter_tensors
 from shared.plan import Plan
 from shared.seeding import stream
 from simulations.attacks import interactions, inversion, membership
@@ -97,7 +98,7 @@ def who_and_what(
         falls.append(at_first - membership.losses(model, target.corpus, plan, target.asked))
         sure.append(confidences(model, target.corpus, (learnt, held)))
         if number == 0:
-            claimed = trained.claimed
+            claimed = trained.claimed(plan.privacy.delta)
             private, _ = personalise(model, data, plan, trained.private, tick)
             calibrate(model, data, private)
             served = confidences(model, target.corpus, (learnt, held), private)
@@ -120,6 +121,8 @@ def who_and_what(
     return claimed, attacks
 
 
-def confidences(model: Recommender, corpus: Corpus, cases: Any, private: Any = None) -> Floats:
+def confidences(
+    model: Recommender, corpus: Corpus, cases: tuple[Cases, Cases], private: Private | None = None
+) -> Floats:
     """(users, 2): in each user's event that was learnt from, and in the one that was held out."""
     return np.stack([interactions.confidence(model, corpus, one, private) for one in cases], 1)

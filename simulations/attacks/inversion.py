@@ -2,7 +2,8 @@
 
 That layer moves by a sum over items: (where the loss wants the item's vector) x (the item's hidden values). The latter
 are public: texts and the adapter before give them. So ridge regression undoes the sum, and an item that was met had
-its vector wanted elsewhere more than one that merely was not chosen.
+its vector wanted elsewhere more than one that merely was not chosen. Where a promise releases outputs alone, that layer
+stays at home and nothing is told.
 """
 
 from dataclasses import replace
@@ -42,18 +43,18 @@ def invert(model: Recommender, corpus: Corpus, plan: Plan, together: int, tick: 
     guess = only(corpus, np.setdiff1d(users, chosen)).popularity.astype(np.float64)
     start = adapter_tensors(model)
     x = model.encode(corpus.space)
-    strengths, met, claimed = [], [], None
+    strengths, met = [], []
     for place, owners in enumerate(chosen):
         load_adapter_tensors(model, start)
         theirs = only(corpus, owners)
-        claimed = take_rounds(model, theirs, whole, ("attacks", "device", together, place), tick).claimed
+        trained = take_rounds(model, theirs, whole, ("attacks", "device", together, place), tick)
         after = adapter_tensors(model)
         load_adapter_tensors(model, start)
         strengths.append(pushed(model, x, start, after))
         met.append(theirs.popularity > 0)
     guesses = [guess] * count
     return {
-        "epsilon": claimed,
+        "epsilon": trained.claimed(plan.privacy.delta),
         "domains": count,
         "users_each": together,
         **verdict(np.concatenate([rankdata(one) for one in strengths]), np.concatenate(met)),

@@ -21,7 +21,11 @@ class Trained:
     """What the rounds of one domain left beside the adapter."""
 
     private: Private | None  # trained at home; None under a promise
-    claimed: float | None  # epsilon of all rounds together; None where nothing is promised
+    spent: tuple[GaussianSteps, ...]  # one for each round; none where nothing is promised
+
+    def claimed(self, delta: float) -> float | None:
+        """Epsilon of all rounds together; None where nothing is promised."""
+        return epsilon(self.spent, delta) if self.spent else None
 
 
 def take_rounds(
@@ -33,11 +37,11 @@ def take_rounds(
     if plan.private:
         users = len(sampled_users(corpus))
         noise = planned_noise(plan, users, sample_rate(plan, users))
-        spent: list[GaussianSteps] = [
+        spent = [
             train_privately(model, corpus, plan, noise, released, (*place, number), simulated=True, tick=tick)
             for number in numbers
         ]
-        return Trained(None, epsilon(spent, plan.privacy.delta))
+        return Trained(None, tuple(spent))
     private = corpus.private(model) if plan.train.private_rounds else None
     for number in numbers:
         train(
@@ -52,7 +56,7 @@ def take_rounds(
             part=(number - 1, plan.federation.rounds),
             tick=tick,
         )
-    return Trained(private, None)
+    return Trained(private, ())
 
 
 def unpromised(plan: Plan) -> Plan:
