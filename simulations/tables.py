@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -88,25 +89,27 @@ def passports_of(found: dict[str, Any]) -> Table:
     return table
 
 
-def audits_of(found: dict[str, Any]) -> Table:
-    """A row for each domain and attack, with the promise and without; what the coins prove of epsilon stands below."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for column in ("domain", "attack", "claimed epsilon", "AUC with it", "AUC without", "precision with, without"):
+def audits_of(found: dict[str, Any]) -> Group:
+    """A table for each domain: a row for each attack, with the promise and without."""
+    return Group(*(_audit_of(domain, one) for domain, one in found.items()))
+
+
+def _audit_of(domain: str, found: dict[str, Any]) -> Table:
+    promised, plain = found["private"], found["plain"]
+    title = (
+        f"{domain}, {found['members']:,} users in: epsilon {promised['epsilon']:.2f} claimed, "
+        f"at least {promised['epsilon_at_least']:.2f};\nwithout a promise at least {plain['epsilon_at_least']:.2f}"
+    )
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("attack", no_wrap=True)
+    for column in ("epsilon\nclaimed", "AUC\nwith", "AUC\nwithout", "right items:\nwith, without, popular"):
         table.add_column(column)
-    table.add_column("by popularity")
-    lines = []
-    for domain, one in found.items():
-        promised, plain = one["private"], one["plain"]
-        lines.append(
-            f"{domain}, {one['members']:,} users in: epsilon {promised['epsilon']:.2f} claimed, "
-            f"at least {promised['epsilon_at_least']:.2f}; without a promise at least {plain['epsilon_at_least']:.2f}"
-        )
-        for way, cell in promised["attacks"].items():
-            other = plain["attacks"][way]
-            covered = "none" if cell["epsilon"] is None else f"{cell['epsilon']:.2f}"
-            hits = [f"{cell['precision']:.2f}, {other['precision']:.2f}"] if "precision" in cell else [""]
-            hits += [f"{other['by_popularity']['precision']:.2f}"] if "precision" in cell else [""]
-            table.add_row(Text(domain), way, covered, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", *hits)
-    table.caption = "\n".join(lines)
-    table.caption_justify = "left"
+    for way, cell in promised["attacks"].items():
+        other = plain["attacks"][way]
+        covered = "none" if cell["epsilon"] is None else f"{cell['epsilon']:.2f}"
+        hits = ""
+        if "precision" in cell:
+            each = (cell["precision"], other["precision"], other["by_popularity"]["precision"])
+            hits = ", ".join(f"{value:.2f}" for value in each)
+        table.add_row(way, covered, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", hits)
     return table
