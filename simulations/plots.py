@@ -51,7 +51,7 @@ def plot_audit(found: dict[str, Any], to: Path) -> Path:
     axes = figure.subplots(2, 3, sharex=True, sharey=True)
     for axis, way in zip(axes.flat, promised, strict=True):
         covered = promised[way]["epsilon"]
-        under = "rounds promised, home not" if covered is None else f"epsilon {covered:.1f}"
+        under = "not covered" if covered is None else f"epsilon {covered:.1f}"
         for attacks, colour, label in (
             (promised, "tab:blue", under),
             (found["plain"]["attacks"], "tab:red", "no promise"),

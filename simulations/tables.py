@@ -102,8 +102,8 @@ def _audit_of(domain: str, found: dict[str, Any]) -> Table:
     )
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column("attack", no_wrap=True)
-    for column in ("epsilon\nclaimed", "AUC\nwith", "AUC\nwithout", "right items:\nwith, without, popular"):
-        table.add_column(column)
+    for column in ("epsilon\nclaimed", "AUC\nwith", "AUC\nwithout", "items right:\nwith, without,\npopular ones"):
+        table.add_column(column, no_wrap=True)
     for way, cell in promised["attacks"].items():
         other = plain["attacks"][way]
         covered = "none" if cell["epsilon"] is None else f"{cell['epsilon']:.2f}"

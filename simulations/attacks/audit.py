@@ -114,10 +114,10 @@ def who_and_what(
     without = ~coins[:, np.searchsorted(target.asked, held.users)]
     usual = mean_where(np.stack(sure[1:]), without)
     # What is trained at home and served carries no promise.
-    for name, scores, covered in (("adapter", sure[0], claimed), ("served model", served, None)):
+    for name, scores, covered in (("the adapter", sure[0], claimed), ("answers", served, None)):
         kept = (scores - usual)[members & without.any(0)]
         truth = np.repeat([True, False], len(kept))
-        attacks[f"interactions from the {name}"] = {"epsilon": covered, **verdict(kept.T.ravel(), truth)}
+        attacks[f"interactions from {name}"] = {"epsilon": covered, **verdict(kept.T.ravel(), truth)}
     return claimed, attacks
 
 

@@ -215,14 +215,14 @@ def test_the_command_prints_every_attack_and_repeats_under_its_seed(tiny_world, 
             "membership by loss",
             "membership by likelihood ratio",
             "interactions from the adapter",
-            "interactions from the served model",
+            "interactions from answers",
             "items of a device",
             "items of 8 users",
         ]
         for attack in found[name]["attacks"].values():
             assert 0 <= attack["auc"] <= 1
     assert (found["asked"], found["shadows"], found["plain"]["epsilon"]) == (40, 2, None)
-    assert found["private"]["attacks"]["interactions from the served model"]["epsilon"] is None
+    assert found["private"]["attacks"]["interactions from answers"]["epsilon"] is None
     assert found["private"]["epsilon_at_least"] <= found["private"]["epsilon"] <= 8
     console = Console(width=160)
     with console.capture() as shown:
