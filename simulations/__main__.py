@@ -236,8 +236,9 @@ def plot(
 @app.command("audit-privacy", context_settings={"help_option_names": ["-h", "--help"]})
 def audit_privacy(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Domain folders; none: the generated world's.")] = None,
-    users: Annotated[int, typer.Option(min=2, help="Users who take part in the audit, at most.")] = 400,
+    data: Annotated[list[Path] | None, typer.Option(help="Domain folders; none: a generated video site.")] = None,
+    users: Annotated[int, typer.Option(min=2, help="Users whose part in the training is asked about, at most.")] = 3000,
+    shadows: Annotated[int, typer.Option(min=2, help="Models that the attacker trains to learn from.")] = 6,
     epsilon: Epsilon = 8.0,
     delta: Delta = None,
     rounds: Rounds = None,
@@ -249,7 +250,7 @@ def audit_privacy(
     picture: Annotated[Path | None, typer.Option("--plot", help="Draw the ROC curves, .png, .svg or .pdf.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Attack training with and without the promise of --epsilon: who was in the data? Bounds epsilon from below."""
+    """Attack training with and without the promise of --epsilon: who was in, and what did they meet?"""
     quiet_libraries()
     with settled():
         plan = plan_from(settings, sets or [], named(rounds, seed, None, base, False, epsilon, delta))
@@ -260,7 +261,7 @@ def audit_privacy(
         with Bars() as bars, TemporaryDirectory() as world:
             from simulations.start import audit_domains
 
-            found = audit_domains([*(data or []), *(folders or [])], plan, users, Path(world), cache, bars)
+            found = audit_domains([*(data or []), *(folders or [])], plan, users, shadows, Path(world), cache, bars)
             if picture is not None:
                 from simulations.plots import plot_audit
 

@@ -43,26 +43,27 @@ def plot_affinity(run: Path, to: Path) -> Path:
 
 
 def plot_audit(found: dict[str, Any], to: Path) -> Path:
-    """ROC curves of each attack with and without the promise; the diagonal is guessing. Needs matplotlib."""
+    """A ROC curve of each attack with and without the promise; the diagonal is guessing. Needs matplotlib."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for axis, way in zip(axes, ("gradient", "loss"), strict=True):
-        for name, colour in (("private", "tab:blue"), ("plain", "tab:red")):
-            one = found[name]
-            label = "no promise" if one["epsilon"] is None else f"epsilon {one['epsilon']:.2f}"
-            axis.plot(
-                one[way]["roc"]["false"],
-                one[way]["roc"]["true"],
-                color=colour,
-                label=f"{label}: AUC {one[way]['auc']:.2f}",
-            )
+    promised = found["private"]["attacks"]
+    figure = Figure(figsize=(9.6, 6.8), layout="constrained")
+    axes = figure.subplots(2, 3, sharex=True, sharey=True)
+    for axis, way in zip(axes.flat, promised, strict=True):
+        covered = promised[way]["epsilon"]
+        under = "not covered" if covered is None else f"epsilon {covered:.1f}"
+        for attacks, colour, label in (
+            (promised, "tab:blue", under),
+            (found["plain"]["attacks"], "tab:red", "no promise"),
+        ):
+            curve, area = attacks[way]["roc"], attacks[way]["auc"]
+            axis.plot(curve["false"], curve["true"], color=colour, label=f"{label}: AUC {area:.2f}")
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
-        axis.set_title(f"who was in, by {way}", fontsize=10)
-        axis.set_xlabel("users wrongly said to be in")
+        axis.set_title(way, fontsize=10)
+        axis.set_aspect("equal")
         axis.legend(fontsize=8, loc="lower right")
-    axes[0].set_ylabel("users rightly said to be in")
+    figure.supxlabel("wrongly accused", fontsize=10)
+    figure.supylabel("rightly told", fontsize=10)
     figure.savefig(to, dpi=130)
     return to
 

@@ -14,7 +14,7 @@ from shared.console import Bars
 from shared.errors import ConfigError
 from shared.model import adapter_tensors, load_adapter_tensors
 from shared.plan import Plan
-from simulations.audit import audit
+from simulations.attacks.audit import audit
 from simulations.compare import Comparison
 from simulations.summary import summarise
 from simulations.world import write_world
@@ -94,17 +94,23 @@ def evaluate_seeds(
 
 
 def audit_domains(
-    folders: Sequence[Path], plan: Plan, users: int, world: Path, cache: Path, bars: Bars
+    folders: Sequence[Path], plan: Plan, users: int, shadows: int, world: Path, cache: Path, bars: Bars
 ) -> dict[str, Any]:
-    """Each domain's audit (``simulations.audit``), by name."""
+    """Each domain's audit (``simulations.attacks``), by name; without folders, a generated video site's."""
+    seed = plan.federation.seed
+    if not folders:
+        # As many again as are asked about: an epsilon of a few hides nobody among a few hundred.
+        people = 2 * users
+        bars.say(f"no --data: a generated video site of {people:,} users")
+        folders = list(write_world(world, seed=seed, users=people, domains=("video",)).values())
     workshop = Workshop(cache, tick=bars.tick)
     model = workshop.model(plan)
     start = adapter_tensors(model)
     found = {}
-    for domain in open_domains(folders, world, plan.federation.seed, bars):
+    for domain in open_domains(folders, world, seed, bars):
         load_adapter_tensors(model, start)
         corpus = build_corpus(domain, "loo", workshop.space(plan, domain), plan)
-        found[domain.name] = audit(model, corpus, plan, users, bars.say, bars.tick)
+        found[domain.name] = audit(model, corpus, plan, users, shadows, bars.say, bars.tick)
     return found
 
 

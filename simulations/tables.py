@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -88,20 +89,27 @@ def passports_of(found: dict[str, Any]) -> Table:
     return table
 
 
-def audits_of(found: dict[str, Any]) -> Table:
-    """A row for each domain, training and attack."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    for column in ("domain", "training", "claimed epsilon", "attack", "AUC", "epsilon at least, 95 %", "right guesses"):
-        table.add_column(column)
-    for domain, one in found.items():
-        for name in ("private", "plain"):
-            claimed = one[name]["epsilon"]
-            for way in ("gradient", "loss"):
-                cell = one[name][way]
-                told = (
-                    f"{cell['auc']:.3f}",
-                    f"{cell['epsilon_at_least']:.2f}",
-                    f"{cell['right']} of {cell['guessed']}",
-                )
-                table.add_row(domain, name, "none" if claimed is None else f"{claimed:.2f}", way, *told)
+def audits_of(found: dict[str, Any]) -> Group:
+    """A table for each domain: a row for each attack, with the promise and without."""
+    return Group(*(_audit_of(domain, one) for domain, one in found.items()))
+
+
+def _audit_of(domain: str, found: dict[str, Any]) -> Table:
+    promised, plain = found["private"], found["plain"]
+    title = (
+        f"{domain}, {found['members']:,} users in: epsilon {promised['epsilon']:.2f} claimed, "
+        f"at least {promised['epsilon_at_least']:.2f};\nwithout a promise at least {plain['epsilon_at_least']:.2f}"
+    )
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column("attack", no_wrap=True)
+    for column in ("epsilon\nclaimed", "AUC\nwith", "AUC\nwithout", "items right:\nwith, without,\npopular ones"):
+        table.add_column(column, no_wrap=True)
+    for way, cell in promised["attacks"].items():
+        other = plain["attacks"][way]
+        covered = "none" if cell["epsilon"] is None else f"{cell['epsilon']:.2f}"
+        hits = ""
+        if "precision" in cell:
+            each = (cell["precision"], other["precision"], other["by_popularity"]["precision"])
+            hits = ", ".join(f"{value:.2f}" for value in each)
+        table.add_row(way, covered, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", hits)
     return table

@@ -41,10 +41,10 @@ def test_the_command(tmp_path):
 
 
 def test_an_audit_becomes_a_picture(tmp_path):
-    curve = {"auc": 0.7, "roc": {"false": [0.0, 0.5, 1.0], "true": [0.0, 0.8, 1.0]}}
-    found = {
-        name: {"epsilon": told, "gradient": curve, "loss": curve} for name, told in (("private", 8.0), ("plain", None))
-    }
+    found = {}
+    for name, told in (("private", 8.0), ("plain", None)):
+        curve = {"epsilon": told, "auc": 0.7, "roc": {"false": [0.0, 0.5, 1.0], "true": [0.0, 0.8, 1.0]}}
+        found[name] = {"epsilon": told, "attacks": {f"way {number}": curve for number in range(6)}}
     to = plot_audit(found, tmp_path / "roc.svg")
     text = to.read_text()
     assert text.count("<svg") == 1
