@@ -12,26 +12,29 @@ model counts: choosing among steps by validation would tell of its users, and no
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
 
 import shared.model as shared_model
 
-from client.budget import check_delta, planned_noise, sample_rate
-from client.chance import Chance
+from client.budget import check_budget, check_delta, planned_noise, sample_rate
+from client.chance import Chance, Repeatable
 from client.corpus import Corpus
 from client.privacy import sampled_users
+from client.rounds import DomainMember
 from client.splits import Histories
 from client.train import Tick
 from server.central import CorrelatedNoise, clip_factors, next_clip, split_noise
-from shared.accounting import noise_for
+from shared.accounting import epsilon, noise_for
 from shared.errors import ConfigError, TrainingError
-from shared.ledger import GaussianSteps
+from shared.ledger import GaussianSteps, append_event, read_events, reserved
 from shared.model import Private, Recommender, released_names, shared_parameters
 from shared.plan import Plan
 from shared.seeding import torch_stream
@@ -91,7 +94,7 @@ class Learnt:
 
     def __init__(self, model: Recommender, corpus: Corpus, plan: Plan) -> None:
         """Raises ConfigError on a similarity that is no product."""
-        if model.plan.similarity == "euclidean":
+        if plan.model.similarity == "euclidean":
             raise ConfigError("devices under privacy.epsilon expect model.similarity=cosine or dot, found euclidean")
         self.model, self.space, self.plan = model.eval(), corpus.space, plan
         items, rank = len(corpus.space), min(plan.privacy.item_rank, model.dim) if model.plan.item_embedding else 0
@@ -132,7 +135,8 @@ class Learnt:
 
     def gradients(self, some: Windows) -> torch.Tensor:
         """Of each device by itself, (devices, numbers); of one whose numbers are not finite, zeros."""
-        found: torch.Tensor = vmap(grad(self.loss), in_dims=(None, 0))(self.flat, some)
+        with sdpa_kernel(SDPBackend.MATH):  # the others know no gradients side by side
+            found: torch.Tensor = vmap(grad(self.loss), in_dims=(None, 0))(self.flat, some)
         return torch.where(found.norm(dim=1, keepdim=True).isfinite(), found, 0.0)
 
     def put(self, private: Private) -> None:
@@ -206,6 +210,33 @@ def train_privately(
         raise TrainingError("the devices' model is not finite after the last step; lower privacy.lr")
     learnt.put(private)
     return private, clip
+
+
+def train_under_promise(
+    model: Recommender, member: DomainMember, plan: Plan, tick: Tick | None = None
+) -> tuple[Private, float]:
+    """The whole federation of a domain's devices; what it costs stands in their ledger before the first step.
+
+    In a simulation, so the draws come from the run's seed. Raises BudgetError where the domain's limit is in the way.
+    """
+    corpus, ledger = member.corpus(plan), devices_ledger(member)
+    calls = schedule(plan, len(sampled_users(corpus)))
+    with reserved(ledger):
+        check_budget(plan, member.limits, read_events(ledger), calls.event)
+        append_event(ledger, calls.event)
+    chance = Repeatable(plan.federation.seed, "devices", corpus.name, "private")
+    return train_privately(model, corpus, plan, calls, chance, tick)
+
+
+def devices_ledger(member: DomainMember) -> Path:
+    """Beside the domain's own: another federation, of the same users. The unit is a device, that is one user."""
+    return member.home.folder / "devices.jsonl"
+
+
+def spent_by_devices(member: DomainMember, plan: Plan) -> dict[str, float]:
+    """Epsilon of the devices' federations so far, at the plan's delta; empty where there was none under a promise."""
+    events = read_events(devices_ledger(member))
+    return {"epsilon": epsilon(events, plan.privacy.delta), "delta": plan.privacy.delta} if events else {}
 
 
 def pace(step: int, steps: int, warmup: float) -> float:
