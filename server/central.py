@@ -1,9 +1,9 @@
 """Central differential privacy: how a server that is trusted with it clips, and what noise it adds to a sum of devices.
 
-Two mechanisms, over ``steps`` sums of a run. ``poisson``: each device joins a step by a toss of its own, the noise of
-each step is fresh (DP-FedAvg, McMahan et al. 2018). ``banded``: each device joins every ``apart``-th step, and the noise of
+Two mechanisms, over the sums of a run's steps. ``poisson``: each device joins a step by a toss of its own, the noise of
+each step is fresh (DP-FedAvg, McMahan et al. 2018). ``banded``: each device joins every so many steps, and the noise of
 a step takes back part of that of the steps before, so that it nearly cancels in the sum over steps (DP-FTRL by matrix
-factorisation, Choquette-Choo et al. 2023). That needs no promise of how devices are sampled.
+factorisation, Choquette-Choo et al. 2023). That asks nothing of chance in who joins.
 """
 
 import math

@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch.func import functional_call, grad, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import shared.model as shared_model
-
 from client.budget import check_budget, check_delta, planned_noise, sample_rate
 from client.chance import Chance, Repeatable
 from client.corpus import Corpus
@@ -152,7 +151,7 @@ class Learnt:
 
 
 def windows_of(histories: Histories, chosen: Ints, events: int, positions: int, items: int, chance: Chance) -> Windows:
-    """A window of each chosen device's history, at most ``events`` + 1 long, and some positions in it, both at random."""
+    """At random: a window of each chosen device's history, of at most ``events`` + 1, and some positions in it."""
     lengths = np.minimum(histories.lengths[chosen], events + 1)
     starts = (chance.uniform(len(chosen)) * (histories.lengths[chosen] - lengths + 1)).astype(np.int64)
     column = np.arange(events + 1)
@@ -181,7 +180,7 @@ def clipped_sum(gradients: torch.Tensor, clip: float) -> torch.Tensor:
 def train_privately(
     model: Recommender, corpus: Corpus, plan: Plan, calls: Schedule, chance: Chance, tick: Tick | None = None
 ) -> tuple[Private, float]:
-    """All steps of the schedule: (what is beside the adapter, the last clip). Raises TrainingError on broken numbers."""
+    """All steps of the schedule, in place: (what is beside the adapter, the last clip). Raises TrainingError."""
     users, learnt, private = sampled_users(corpus), Learnt(model, corpus, plan), corpus.private(model)
     optimizer = torch.optim.Adam([learnt.flat], lr=plan.privacy.lr, betas=(0.9, 0.98))
     clip, quantile, multiplier = plan.privacy.clip_norm, plan.privacy.clip_quantile, calls.event.noise_multiplier

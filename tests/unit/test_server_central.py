@@ -1,7 +1,7 @@
 """Clip, noise and sensitivity of central privacy against numpy, brute force, and other people's formulas."""
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_sensitivity_is_the_most_over_all_ways_to_take_part(steps, apart):
         np.linalg.norm(c[:, list(joined)].sum(1))  # all updates alike: the worst case, for no entry is negative
         for count in range(1, steps + 1)
         for joined in combinations(range(steps), count)
-        if all(later - earlier >= apart for earlier, later in zip(joined, joined[1:], strict=False))
+        if all(later - earlier >= apart for earlier, later in pairwise(joined))
     )
     found = sensitivity(coefficients, steps, apart)
     assert found == pytest.approx(most)
