@@ -24,17 +24,19 @@ def sample_rate(plan: Plan, users: int) -> float:
 
 
 def planned_noise(plan: Plan, users: int, rate: float) -> float:
-    """Noise multiplier that makes all rounds of the plan together cost ``privacy.epsilon``.
+    """Noise multiplier that makes all rounds of the plan together cost ``privacy.epsilon``. Raises BudgetError."""
+    check_delta(plan, users)
+    steps = plan.federation.rounds * plan.privacy.steps
+    return noise_for(plan.privacy.epsilon, plan.privacy.delta, rate, steps)
 
-    Raises BudgetError when delta does not lie below one in ``users``.
-    """
+
+def check_delta(plan: Plan, users: int) -> None:
+    """Raises BudgetError when delta does not lie below one in ``users``."""
     if plan.privacy.delta * users >= 1:
         raise BudgetError(
             f"privacy.delta {plan.privacy.delta:g} allows a full leak of one user in {1 / plan.privacy.delta:.0f}; "
             f"choose it well below one in this domain's number of users, for instance 1e-5 or less"
         )
-    steps = plan.federation.rounds * plan.privacy.steps
-    return noise_for(plan.privacy.epsilon, plan.privacy.delta, rate, steps)
 
 
 def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event: Event | None) -> float:

@@ -13,6 +13,7 @@ from shared.errors import ConfigError
 
 SIMILARITIES = ("cosine", "dot", "euclidean")
 LOSSES = ("softmax", "bce", "mse", "bpr")
+MECHANISMS = ("poisson", "banded")
 RELEASES = ("all", "towers", "outputs")
 FAMILIES = ("ffa", "fedavg", "affinity")
 LINEAR = ("ffa", "fedavg")  # families that need no more than the weighted sum of all updates
@@ -95,6 +96,9 @@ class PrivacyPlan:
     events: int = 6  # most recent events of a user that take part
     negatives: int = 10  # public items a user is compared with
     lr: float = 2e-3
+    mechanism: str = "poisson"  # devices are sampled; or "banded": each in turn, noise correlated over steps
+    clip_quantile: float = 0.0  # of devices' gradient norms, which their clip follows; 0 = it stays as it is
+    item_rank: int = 16  # numbers that devices learn of each item beyond its text and its popularity
     releases: str = "all"  # or "towers", or "outputs" (of the user tower, and the mix): less noise, and no encoding
 
 
@@ -160,6 +164,7 @@ def _check(plan: Plan) -> None:
     _one_of("model.similarity", plan.model.similarity, SIMILARITIES)
     _one_of("train.loss", plan.train.loss, LOSSES)
     _one_of("federation.family", plan.federation.family, FAMILIES)
+    _one_of("privacy.mechanism", plan.privacy.mechanism, MECHANISMS)
     _one_of("privacy.releases", plan.privacy.releases, RELEASES)
     if not plan.model.targets:
         raise ConfigError(f"model.targets: expected some of {', '.join(LORA_TARGETS)}, found none")
@@ -194,6 +199,8 @@ def _check(plan: Plan) -> None:
     for key, value in (("model.dropout", plan.model.dropout), ("model.lora_dropout", plan.model.lora_dropout)):
         if value >= 1:
             raise ConfigError(f"{key}: expected less than 1, found {value}")
+    if plan.privacy.clip_quantile >= 1:
+        raise ConfigError(f"privacy.clip_quantile: expected less than 1, found {plan.privacy.clip_quantile}")
     if not 0 < plan.privacy.delta < 1:
         raise ConfigError(f"privacy.delta: expected a probability between 0 and 1, found {plan.privacy.delta}")
 
@@ -238,6 +245,7 @@ HIGHEST: dict[str, int] = {
     "model.max_history": 5000,
     "model.domains": 7,
     "model.neighbours": 1000,
+    "privacy.item_rank": 128,
 }
 
 

@@ -48,6 +48,7 @@ from simulations.baselines import BASELINES, fit_baseline
 from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower
 from simulations.in_process import carrier_for
+from simulations.private_devices import spent_by_devices, train_under_promise
 from simulations.versions import versions
 
 Say = Callable[[str], None]
@@ -162,6 +163,12 @@ class Comparison:
         """Each domain as a federation of its users' devices."""
         for member in self.members:
             load_adapter_tensors(model, start)
+            if self.plan.private:
+                tick = self.tick(f"{member.name}: devices")
+                private, clip = train_under_promise(model, member, self.plan, tick)
+                self.say(f"{member.name} devices: took the last step's model, the last clip was {clip:.3g}")
+                self.put("devices", member, self.ranked(model, member, private))
+                continue
             private, outcome = train_devices(
                 model, member.corpus(self.plan), self.plan, self.tick(f"{member.name}: devices")
             )
@@ -170,6 +177,8 @@ class Comparison:
 
     def together(self, model: Recommender, start: Tensors) -> None:
         """Each domain in turn recommends on devices that hold their users' histories in all of them."""
+        if self.plan.private:
+            raise ConfigError("together adds no noise and cannot go with privacy.epsilon; ask for devices")
         if self.protocol != "loo" or len(self.members) < 2:
             raise ConfigError("together expects two domains or more and --protocol loo")
         for member in self.members:
@@ -308,6 +317,8 @@ class Comparison:
             }
             if spent := member.spent(self.plan):
                 domains[member.name]["privacy"] = spent
+            if spent := spent_by_devices(member, self.plan):
+                domains[member.name]["devices_privacy"] = spent
         result = {
             "protocol": self.protocol,
             "ranking": "sampled (99 negatives)" if self.protocol == "loo-99" else "full",

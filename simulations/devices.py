@@ -27,6 +27,7 @@ from client.rounds import Workshop
 from client.splits import Cases
 from client.train import Outcome, Tick, answers, predictions, train
 from shared.catalog import BEHAVIOURS, Catalog
+from shared.errors import ConfigError
 from shared.model import Private, Recommender
 from shared.plan import Plan
 
@@ -35,7 +36,10 @@ def train_devices(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | N
     """Rounds until the devices' mean validation NDCG@10 stops rising: (what is beside the adapter, how it went).
 
     Item bias and item residual are the server's here; nobody counts popularity, so the bias starts at zero.
+    Adds no noise: raises ConfigError under a plan that promises some.
     """
+    if plan.private:
+        raise ConfigError("this training of devices adds no noise; under privacy.epsilon it is private_devices.py's")
     private = corpus.private(model)
     with torch.no_grad():
         private.bias.zero_()

@@ -1,0 +1,186 @@
+"""Devices under a promise: gradients against each device alone, bounds, noise, and what the result says was spent."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from support.tiny_members import tiny_plan
+from torch.nn import functional as F
+
+from client.chance import Repeatable, Unforeseen
+from client.privacy import sampled_users
+from client.train import answers, predictions
+from shared.accounting import epsilon
+from shared.errors import BudgetError, ConfigError
+from shared.ledger import GaussianSteps, read_events
+from shared.model import Batch, Recommender, adapter_tensors
+from shared.prefix import find_base
+from simulations import private_devices
+from simulations.compare import Comparison
+from simulations.devices import train_devices
+from simulations.private_devices import (
+    Learnt,
+    Windows,
+    clipped_sum,
+    devices_ledger,
+    schedule,
+    train_privately,
+    windows_of,
+)
+
+PROMISE = ("privacy.epsilon=8.0", "privacy.item_rank=3")
+
+
+@pytest.fixture(params=["all", "outputs"])
+def bench(request, members, tiny_base, monkeypatch):
+    """What devices learn, away from its start and in single precision, and windows of seven of them."""
+    monkeypatch.setattr("shared.model.BF16", False)
+    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.releases={request.param}")
+    corpus = members[0].corpus(plan)
+    learnt = Learnt(Recommender(plan.model, find_base(plan.model.base), 7), corpus, plan)
+    learnt.flat += 0.05 * torch.randn(learnt.flat.shape, generator=torch.Generator().manual_seed(1))
+    return learnt, corpus, plan, drawn(corpus, plan, 7)
+
+
+def drawn(corpus, plan, devices):
+    users = sampled_users(corpus)[:devices]
+    events = plan.model.max_history
+    return windows_of(corpus.split.train, users, events, plan.privacy.events, len(corpus.space), Repeatable(0))
+
+
+def test_gradients_are_those_of_each_device_alone(bench):
+    learnt, _, _, windows = bench
+    together = learnt.gradients(windows)
+    for device in range(len(together)):
+        flat = learnt.flat.clone().requires_grad_(True)
+        loss = learnt.loss(flat, Windows(*(part[device] for part in windows)))
+        (truth,) = torch.autograd.grad(loss, flat)
+        assert truth.norm() > 0
+        assert (together[device] - truth).norm() / truth.norm() < 1e-5
+
+
+def test_the_loss_is_that_of_the_model_which_serves(bench):
+    learnt, corpus, plan, _ = bench
+    users = sampled_users(corpus)[:5]
+    longest = plan.model.max_history
+    windows = windows_of(corpus.split.train, users, longest, longest, len(corpus.space), Unforeseen())
+    private = corpus.private(learnt.model)
+    losses = [learnt.loss(learnt.flat, Windows(*(part[row] for part in windows))) for row in range(len(users))]
+    learnt.put(private)
+    for row in range(len(users)):
+        counts, at = windows.counts[row], windows.at[row]
+        last = at[counts].max() + 1  # inputs; the answer to the last of them is no input itself
+        items = torch.cat([windows.items[row][:last], windows.answers[row][at == last - 1]])[None]
+        nothing = torch.tensor([], dtype=torch.int64)
+        behaviours = F.pad(windows.behaviours[row][:last], (0, 1))[None]
+        batch = Batch(torch.tensor([-1]), items, behaviours, torch.ones_like(items, dtype=torch.bool))
+        logits = predictions(learnt.model, corpus.space, learnt.x, private, batch, 0)
+        truth = F.cross_entropy(logits, answers(batch, nothing)).detach()
+        assert len(logits) == int(counts.sum())
+        assert float(truth) == pytest.approx(float(losses[row].detach()), rel=1e-4)
+
+
+def test_windows_hold_events_that_follow_each_other_and_tell_what_was_seen(bench):
+    _, corpus, plan, windows = bench
+    for row, user in enumerate(sampled_users(corpus)[:7]):
+        history = corpus.split.train.row(int(user)).tolist()
+        own = windows.items[row][windows.mask[row]].tolist()
+        for place, count, answer, seen in zip(
+            windows.at[row], windows.counts[row], windows.answers[row], windows.seen[row], strict=True
+        ):
+            if count:
+                whole = [*own[: int(place) + 1], int(answer)]
+                assert whole in [history[at : at + len(whole)] for at in range(len(history))]
+                assert seen.nonzero().flatten().tolist() == sorted(set(own[: int(place) + 1]))
+        assert int(windows.counts[row].sum()) == min(plan.privacy.events, len(history) - 1, plan.model.max_history)
+
+
+def test_a_device_moves_the_sum_by_the_clip_at_most(bench):
+    learnt, _, _, windows = bench
+    gradients = learnt.gradients(windows)
+    clip = float(gradients.norm(dim=1).median())
+    whole = clipped_sum(gradients, clip)
+    for device in range(len(gradients)):
+        without = clipped_sum(gradients[torch.arange(len(gradients)) != device], clip)
+        assert float((whole - without)[:-1].norm()) <= clip * (1 + 1e-5)
+        assert abs(float(whole[-1] - without[-1])) == 0.5
+    assert float((whole[:-1] / clip).norm()) > 0
+
+
+def test_numbers_that_are_not_finite_count_for_nothing(bench):
+    learnt, _, _, windows = bench
+    learnt.space.base[int(windows.items[0, 0])] *= math.nan
+    assert learnt.gradients(windows).isfinite().all()
+
+
+def test_nobodys_turn_depends_on_who_else_is_there(tiny_base):
+    banded = schedule(tiny_plan(tiny_base, *PROMISE, "privacy.mechanism=banded", "privacy.steps=9"), 120)
+    assert (banded.steps, banded.apart, banded.expected) == (18, 5, 24.0)
+    cohorts = list(banded.cohorts(120, Repeatable(1)))
+    for device in range(120):
+        turns = [step for step, cohort in enumerate(cohorts) if device in cohort]
+        assert set(np.diff(turns)) == {5}
+    poisson = schedule(tiny_plan(tiny_base, *PROMISE, "privacy.steps=200"), 120)
+    sizes = [len(cohort) for cohort in poisson.cohorts(120, Repeatable(1))]
+    assert abs(np.mean(sizes) - poisson.expected) < 4 * math.sqrt(120 * 0.2 * 0.8 / 400)
+
+
+@pytest.mark.parametrize("mechanism", ["poisson", "banded"])
+def test_a_schedule_costs_what_the_plan_allows_and_hardly_less(tiny_base, mechanism):
+    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.mechanism={mechanism}")
+    event = schedule(plan, 120).event
+    assert 7.9 < epsilon([event], plan.privacy.delta) <= 8.0
+    assert event.steps == (4 if mechanism == "poisson" else 1)
+    with pytest.raises(BudgetError, match="well below one"):
+        schedule(plan, 20_000)
+
+
+@pytest.mark.parametrize("quantile", [0.0, 0.5])
+def test_a_step_that_nobody_joins_releases_noise_of_the_stated_size(members, tiny_base, monkeypatch, quantile):
+    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.clip_quantile={quantile}", "privacy.clip_norm=0.5")
+    corpus = members[0].corpus(plan)
+    steps = []
+    monkeypatch.setattr(
+        "torch.optim.Adam.step", lambda self: steps.append(self.param_groups[0]["params"][0].grad.clone())
+    )
+    nobody = private_devices.Schedule(1, 0, 10.0, GaussianSteps(2.0, 1e-9, 1))
+    model = Recommender(plan.model, find_base(plan.model.base), 7)
+    train_privately(model, corpus, plan, nobody, Repeatable(1))
+    expected = 2.0 * 0.5 / 10.0 * (1 / math.sqrt(0.99) if quantile else 1)  # multiplier x clip / expected devices
+    assert abs(float(steps[0].std()) / expected - 1) < 3 / math.sqrt(2 * len(steps[0]))
+    assert abs(float(steps[0].mean())) < 3 * expected / math.sqrt(len(steps[0]))
+
+
+def comparison(members, plan, out):
+    return Comparison(plan, members[:1], members[0].workshop, out, "loo", say=lambda line: None)
+
+
+@pytest.mark.parametrize("settings", [(), ("privacy.mechanism=banded", "privacy.clip_quantile=0.5")])
+def test_a_run_tells_what_it_spent_and_never_trains_without_noise(members, tiny_base, tmp_path, monkeypatch, settings):
+    def never(*args, **more):
+        raise AssertionError("trained without noise under a promise")
+
+    monkeypatch.setattr("simulations.devices.train", never)
+    monkeypatch.setattr("simulations.compare.train", never)
+    plan = tiny_plan(tiny_base, *PROMISE, *settings)
+    members[0].home.folder.mkdir(parents=True, exist_ok=True)
+    result = comparison(members, plan, tmp_path / "run").run(["devices"])
+    found = result["domains"][members[0].name]
+    events = read_events(devices_ledger(members[0]))
+    assert len(events) == 1
+    assert found["devices_privacy"]["epsilon"] == epsilon(events, plan.privacy.delta) <= plan.privacy.epsilon
+    assert "ndcg@10" in found["devices"]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["domains"] == result["domains"]
+
+
+def test_what_adds_no_noise_is_refused_under_a_promise(members, tiny_base, tmp_path):
+    plan = tiny_plan(tiny_base, *PROMISE)
+    model = members[0].workshop.model(plan)
+    with pytest.raises(ConfigError, match="adds no noise"):
+        train_devices(model, members[0].corpus(plan), plan)
+    with pytest.raises(ConfigError, match="together adds no noise"):
+        Comparison(plan, members, members[0].workshop, tmp_path, "loo").together(model, adapter_tensors(model))
+    with pytest.raises(ConfigError, match="found euclidean"):
+        Learnt(model, members[0].corpus(plan), tiny_plan(tiny_base, *PROMISE, "model.similarity=euclidean"))
