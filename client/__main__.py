@@ -21,6 +21,7 @@ from shared.console import (
     plan_from,
     quiet_libraries,
     settled,
+    tell,
 )
 from shared.errors import ConfigError
 from shared.plan import PROTOCOLS
@@ -142,10 +143,10 @@ def recommend(
         titles = [title.strip() for title in (history or "").split(";") if title.strip()]
         if history is not None and not titles:
             raise ConfigError("--history expects titles with ';' between them, found none")
-        from client.recommend import Serving
+        from client.recommend import open_serving
         from client.store import Home
 
-        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         before = None if passport is None else opened(serving, *papers)
         if user is not None:
             person = serving.known(user, before)
@@ -167,6 +168,39 @@ def recommend(
 
 
 @app.command()
+def serve(
+    context: typer.Context,
+    port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8100,
+    host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+) -> None:
+    """Serve this domain's own users from the last finished run: REST, gRPC and a page, until interrupted."""
+    with settled():
+        import threading
+
+        import torch
+
+        from client.http_api import application
+        from client.service import HomeService
+        from client.store import Home
+        from shared.http import listen
+        from shared.processes import free_port
+
+        torch.set_num_threads(1)  # an answer is too small to share; requests are many
+        service = HomeService(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        place, stopped = port or free_port(host), threading.Event()
+        threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
+        name, engine = service.serving.domain.name, service.serving.engine
+        listen(
+            application(service, engine.version),
+            host,
+            place,
+            lambda: tell(f"{name}: {len(engine):,} items, model {engine.version}, at http://{host}:{place}/"),
+        )
+        stopped.set()
+
+
+@app.command()
 def explain(
     context: typer.Context,
     item: Annotated[str, typer.Option(help="The item, by its id or its title.")],
@@ -180,10 +214,10 @@ def explain(
     with settled():
         if (user is None) == (history is None):
             raise ConfigError("explain expects either --user ID or --history TITLES")
-        from client.recommend import Serving
+        from client.recommend import open_serving
         from client.store import Home
 
-        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         person = serving.known(user) if user is not None else serving.described((history or "").split(";"))
         found = serving.why(person, item, most)
         if as_json:
@@ -205,15 +239,15 @@ def evaluate(
     with settled():
         from client.corpus import build_corpus
         from client.evaluate import evaluate as measure
-        from client.recommend import Serving
+        from client.recommend import open_serving
         from client.store import Home
 
-        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         kept = serving.kept
-        corpus = build_corpus(serving.domain, kept.protocol, serving.space, kept.plan)
+        corpus = build_corpus(serving.domain, kept.protocol, serving.space(), kept.plan)
         found = {
             "protocol": kept.protocol,
-            **measure(serving.model, corpus, corpus.split.test, serving.private, serving.scorer.x),
+            **measure(serving.model, corpus, corpus.split.test, serving.private, serving.engine.scorer.vectors.x),
         }
         if as_json:
             typer.echo(json.dumps(found, indent=2))
@@ -332,15 +366,15 @@ def book(
         import torch
 
         from client.passport import public_book, public_vectors
-        from client.recommend import Serving
+        from client.recommend import open_serving
         from client.store import Home
         from shared.catalog import read_catalog
 
         more = [read_catalog(folder)[0] for folder in catalogue or []]
-        serving = Serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         cache = context.obj["cache"]  # each catalogue apart: its states are there already where it was read before
-        raw = [public_vectors(serving.model, one.texts, cache) for one in (serving.catalog, *more)]
-        made = public_book(torch.cat(raw), codes, serving.base)
+        raw = [public_vectors(serving.model, one.texts, cache) for one in (serving.domain.catalog, *more)]
+        made = public_book(torch.cat(raw), codes, serving.kept.base)
         out.write_bytes(made.to_bytes())
         typer.echo(f"{out}: {len(made)} codes, fingerprint {made.fingerprint}")
 
@@ -362,16 +396,16 @@ def issue(
         from client.budget import Limits
         from client.passport import Request
         from client.passport import issue as give
-        from client.recommend import Serving
+        from client.recommend import open_serving
         from client.store import Home
         from shared.passport import read_book
 
         public = read_book(code_book)
         home = Home(finished(context.obj, run))
-        serving = Serving(home, context.obj["cache"], context.obj["data"])
+        serving = open_serving(home, context.obj["cache"], context.obj["data"])
         request = Request(user, epsilon, consent, codes, mechanism)
         limits = Limits(context.obj["max_epsilon"])
-        token = give(home, serving.domain, serving.space, serving.plan, public, serving.base, request, limits)
+        token = give(home, serving.domain, serving.space(), serving.plan, public, serving.kept.base, request, limits)
         out.write_bytes(token.to_bytes())
         typer.echo(f"{out}: epsilon {epsilon:g}; others check it with {home.folder / 'passport.pub'}")
 
@@ -383,7 +417,7 @@ def opened(serving: "Serving", passport: Path, issuer_key: Path, code_book: Path
 
     token = read_passport(passport)
     keys = {token.domain: read_public_key(issuer_key)}
-    return accept(token, read_book(code_book), serving.base, keys, serving.space.whitening)
+    return accept(token, read_book(code_book), serving.kept.base, keys, serving.engine.whitening)
 
 
 def finished(given: dict[str, Any], run: Path | None) -> Path:

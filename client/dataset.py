@@ -1,13 +1,15 @@
 """Interactions of a domain as columns of numbers: ids become row numbers here; bad rows are counted and stay out."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.catalog import Catalog, behaviour_code, read_catalog
+from client.journal import Entry, Event
+from shared.catalog import Catalog, NewItem, behaviour_code, read_catalog
 from shared.errors import DataError
 from shared.tables import Mask, Problem, Report, Table, find_table, first_of_each, problem, read_table
 
@@ -59,6 +61,37 @@ def read_domain(folder: Path, name: str | None = None, template: str | None = No
     path = find_table(folder, "inter", "interactions", Path(catalog_report.file).stem)
     interactions, report = read_interactions(path, catalog)
     return Domain(catalog.domain, folder, catalog, interactions, (catalog_report, report))
+
+
+def with_journal(domain: Domain, entries: Sequence[Entry]) -> Domain:
+    """The same with what came in while it was serving: new items and users behind the others, events among theirs.
+
+    An event that the files or the journal have already counts once; so does an item.
+    """
+    known = set(domain.catalog.row)
+    new = [entry for entry in entries if isinstance(entry, NewItem) and entry.item_id not in known]
+    catalog = domain.catalog.with_items(list({item.item_id: item for item in new}.values())) if new else domain.catalog
+    events = [entry for entry in entries if isinstance(entry, Event) and entry.item in catalog.row]
+    return replace(domain, catalog=catalog, interactions=with_events(domain.interactions, events, catalog))
+
+
+def with_events(data: Interactions, events: Sequence[Event], catalog: Catalog) -> Interactions:
+    """Rows for the events, whose items must be in the catalogue; sorted as all."""
+    if not events:
+        return data
+    row = {user: place for place, user in enumerate(data.user_ids)}
+    for event in events:
+        row.setdefault(event.user, len(row))
+    users = np.concatenate([data.users, np.array([row[event.user] for event in events], np.int32)])
+    items = np.concatenate([data.items, np.array([catalog.row[event.item] for event in events], np.int32)])
+    kinds = np.array([behaviour_code(event.behavior) for event in events], np.int8)
+    behaviours = np.concatenate([data.behaviours, kinds])
+    times = np.concatenate([data.times, np.array([event.timestamp for event in events])])
+    weights = np.concatenate([data.weights, np.ones(len(events), np.float32)])
+    order = np.flatnonzero(first_of_each(users, items, behaviours, times))
+    order = order[np.lexsort((np.where(np.isnan(times), -np.inf, times)[order], users[order]))]
+    columns = (column[order] for column in (users, items, behaviours, times, weights))
+    return Interactions(tuple(row), *columns)
 
 
 def read_interactions(path: Path, catalog: Catalog, now_s: float | None = None) -> tuple[Interactions, Report]:

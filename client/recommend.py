@@ -1,172 +1,190 @@
-"""Recommendations from a finished run, where the history is: a domain serves its own users."""
+"""What a domain serves, opened from its home: its engine, and its own people with their histories."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from client.dataset import Domain, read_domain
-from client.explain import reasons
-from client.scoring import UNLISTED, Past, Scorer
-from client.store import Home, load
-from shared.catalog import Catalog, behaviour_code
-from shared.errors import ConfigError, DataError
-from shared.model import (
-    Private,
-    Recommender,
-    adapter_tensors,
-    base_fingerprint,
-    load_adapter_tensors,
-)
+from client.dataset import Domain, Interactions, read_domain, with_journal
+from client.journal import Journal
+from client.store import Home, Kept, load
+from shared.catalog import NewItem, behaviour_code
+from shared.engine import Engine, open_engine
+from shared.errors import ConfigError, DataError, UnknownError
+from shared.model import Private, Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors
 from shared.neighbours import split_off
 from shared.payload import check_like
-from shared.prefix import PrefixStates, find_base, prefix_forward, tokenize
+from shared.plan import Plan
+from shared.policy import Because, Person, Recommendation, Signals, Wish, recommend, why
+from shared.prefix import find_base
+from shared.scoring import Past
+
+PASSPORT = "(taste passport)"
+CHANGED = "the data have changed since the run: other users or items; train again"
 
 
 @dataclass(frozen=True)
-class Recommendation:
-    """One line of an answer."""
+class Met:
+    """What one user did, oldest first: rows of the catalogue and behaviour codes."""
 
-    rank: int
-    item_id: str
-    title: str
-    score: float
+    rows: tuple[int, ...]
+    behaviours: tuple[int, ...]
+
+    def __add__(self, later: "Met") -> "Met":
+        return Met(self.rows + later.rows, self.behaviours + later.behaviours)
+
+
+class People:
+    """The domain's users by id: what its files say they did, found without a search."""
+
+    def __init__(self, data: Interactions) -> None:
+        self._data = data
+        self._row = {user: row for row, user in enumerate(data.user_ids)}
+        self._ends = np.searchsorted(data.users, np.arange(len(data.user_ids) + 1))  # rows are sorted by user
+
+    def row(self, user_id: str) -> int | None:
+        """Position among the users that the model was trained with."""
+        return self._row.get(user_id)
+
+    def met(self, user_id: str) -> Met | None:
+        """None for somebody unknown."""
+        if (row := self.row(user_id)) is None:
+            return None
+        mine = slice(self._ends[row], self._ends[row + 1])
+        return Met(tuple(self._data.items[mine].tolist()), tuple(self._data.behaviours[mine].tolist()))
 
 
 @dataclass(frozen=True)
-class Because:
-    """A reason for an item: by how much its score would fall had that event not been."""
-
-    title: str
-    drop: float
-
-
-@dataclass(frozen=True)
-class Person:
-    """Whom an answer is for."""
-
-    past: Past
-    user: int | None  # row of somebody whom the domain has a residual of
-    titles: tuple[str, ...]  # of the events
-
-
 class Serving:
-    """A finished run opened for serving: model, catalogue vectors, private parameters, all histories."""
+    """A finished run: engine, private parameters, people. What comes in later makes another (``with_items``)."""
 
-    def __init__(self, home: Home, cache: Path, data: Path | None = None) -> None:
-        kept = self.kept = load(home)
-        self.domain: Domain = read_domain(data or kept.data, kept.domain)
-        base = find_base(kept.plan.model.base)
-        self.model = Recommender(kept.plan.model, base, kept.plan.federation.seed)
-        if base_fingerprint(kept.plan.model, base) != kept.base:
-            raise DataError(f"the run in {home.folder} was trained on another base model; install that one")
-        check_like(kept.adapter, adapter_tensors(self.model), "the kept adapter")
-        load_adapter_tensors(self.model, kept.adapter)
-        self.model.eval()
-        items = len(self.domain.catalog)
-        users = len(self.domain.interactions.user_ids)
-        neighbours, learnt = split_off(kept.private)
-        self.private = Private(np.ones(items, np.int64), users, self.model.dim, kept.plan.model, neighbours)
-        try:
-            self.private.load_state_dict(learnt)
-        except RuntimeError:
-            raise DataError("the data have changed since the run: other users or items; train again") from None
-        self.plan, self.base = kept.plan, kept.base
-        self.space = self.model.space(self.domain.catalog.texts, cache)
-        self.scorer = Scorer(self.model, self.space, self.private)
+    kept: Kept
+    domain: Domain
+    engine: Engine
+    private: Private
+    people: People
+    cache: Path
 
     @property
-    def catalog(self) -> Catalog:
-        return self.domain.catalog
+    def plan(self) -> Plan:
+        return self.kept.plan
 
-    def known(self, user_id: str, before: torch.Tensor | None = None) -> Person:
-        """A user of this domain with all their events; raises DataError for an unknown one.
+    @property
+    def model(self) -> Recommender:
+        return self.engine.scorer.model
 
-        ``before`` (codes, dim) are a passport's places (``client.passport.accept``), older than all events.
+    def space(self) -> Space:
+        """The catalogue as training sees it; serving needs no more than the engine."""
+        return self.model.space(self.domain.catalog.texts, self.cache)
+
+    def with_items(self, new: Sequence[NewItem]) -> "Serving":
+        return replace(self, engine=self.engine.with_items(new))
+
+    @cached_property
+    def signals(self) -> Signals:
+        """Of the domain's items as its files have them, rules aside."""
+        return signals_of(self.domain.interactions, len(self.engine))
+
+    def known(self, user_id: str, before: torch.Tensor | None = None, later: Met = Met((), ())) -> Person:
+        """A user of this domain with all their events, ``later`` those that no file has yet.
+
+        ``before`` (codes, dim) are a passport's places (``client.passport.accept``), older than all events. Raises
+        UnknownError for somebody of whom neither tells.
         """
-        data = self.domain.interactions
-        try:
-            user = data.user_ids.index(user_id)
-        except ValueError:
-            raise DataError(
+        met = self.people.met(user_id)
+        if met is None and not later.rows:
+            raise UnknownError(
                 f"domain {self.domain.name} knows no such user; check the id, or describe a history with --history"
-            ) from None
-        mine = data.users == user
-        rows = data.items[mine].tolist()
-        titles = [self.title(row) for row in rows]
-        return self._led_by(before, Person(self.scorer.past(rows, data.behaviours[mine].tolist()), user, tuple(titles)))
+            )
+        met = later if met is None else met + later
+        past = self.engine.scorer.past(met.rows, met.behaviours)
+        titles = tuple(self.engine.title(row) for row in met.rows)
+        row = self.people.row(user_id)
+        trained = row is not None and self.private.user is not None and row < self.private.user.num_embeddings
+        return self.led_by(before, Person(past, row if trained else None, titles))
 
     def described(self, titles: Sequence[str], before: torch.Tensor | None = None) -> Person:
-        """Somebody who met these titles, oldest first. A title of the catalogue counts as that item; any other text is
-        read by the encoder as an item of its own."""
+        """Somebody who met these titles, oldest first (``Engine.told``). Raises ConfigError where there are none."""
         titles = [title.strip() for title in titles if title.strip()]
         if not titles:
             raise ConfigError("--history expects titles with ';' between them, found none")
-        past = self.scorer.past([], [])
-        for title in titles:
-            past = past + self._seen(title)
-        return self._led_by(before, Person(past, None, tuple(titles)))
+        return self.led_by(before, Person(self.engine.told(titles), None, tuple(titles)))
 
     def bearer(self, before: torch.Tensor) -> Person:
         """Somebody of whom nothing but a passport's places is known."""
-        return self._led_by(before, Person(self.scorer.past([], []), None, ()))
+        return self.led_by(before, Person(self.engine.scorer.past([], []), None, ()))
 
-    def top(self, person: Person, k: int) -> list[Recommendation]:
-        """The ``k`` best items that this person has not met."""
-        if k < 1:
-            raise ConfigError(f"-k expects at least 1, found {k}")
-        scores = self.scorer.scores(person.past, person.user)
-        scores[person.past.rows[person.past.rows != UNLISTED]] = -torch.inf
-        open_items = int(torch.isfinite(scores).sum())
-        top = torch.topk(scores, min(k, open_items))
-        return [
-            Recommendation(rank, self.catalog.ids[row], self.title(row), round(score, 4))
-            for rank, (score, row) in enumerate(zip(top.values.tolist(), top.indices.tolist(), strict=True), 1)
-        ]
-
-    def why(self, person: Person, item: str, most: int) -> list[Because]:
-        """The events that raise this item's score most, by its id or title. Raises DataError for an unknown one."""
-        row = self.catalog.ids.index(item) if item in self.catalog.ids else self.find(item)
-        if row is None:
-            raise DataError(f"the catalogue of {self.domain.name} has no item {item[:80]!r}; give its id or its title")
-        return [
-            Because(person.titles[reason.event], round(reason.drop, 4))
-            for reason in reasons(self.scorer, person.past, person.user, row, most)
-        ]
-
-    def title(self, row: int) -> str:
-        """What to call an item."""
-        return self.catalog.titles[row] or "(no title)"
-
-    def _seen(self, title: str) -> Past:
-        """One event: the item of that title, or what the encoder makes of the words."""
-        view = behaviour_code("view")
-        if (row := self.find(title)) is not None:
-            return self.scorer.past([row], [view])
-        plain, tuned = self._read([title])
-        return self.scorer.unlisted(tuned, plain, view)
-
-    def find(self, title: str) -> int | None:
-        """Row of the catalogue's item of that title, case aside; None when there is none."""
-        wanted = " ".join(title.split()).casefold()
-        return next((row for row, known in enumerate(self.catalog.titles) if known.casefold() == wanted), None)
-
-    def _led_by(self, before: torch.Tensor | None, person: Person) -> Person:
+    def led_by(self, before: torch.Tensor | None, person: Person) -> Person:
         """With a passport's places before all events."""
         if before is None:
             return person
         # A place is no text, so the adapted encoder has no word on it: the base's own vector stands for both.
-        places = self.scorer.unlisted(before, before, behaviour_code("other"))
-        return Person(places + person.past, person.user, ("(taste passport)",) * len(before) + person.titles)
+        places: Past = self.engine.scorer.unlisted(before, before, behaviour_code("other"))
+        return Person(places + person.past, person.user, (PASSPORT,) * len(before) + person.titles)
 
-    def _read(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors of texts that the catalogue does not list, by the base and by the adapted encoder: (texts, dim)."""
-        tokens = tokenize(self.model.base, texts, self.model.plan.max_tokens)
-        states = [prefix_forward(self.model.top.bert, [ids], self.model.split)[0] for ids in tokens]
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens])]).astype(np.int64)
-        some = PrefixStates(torch.cat(states).to(torch.bfloat16), offsets)
-        plain = self.space.whitening(self.model.encode_plain(some))
-        tuned = self.space.whitening(self.model.encode_raw(some, np.arange(len(texts))))
-        return plain, tuned
+    def top(self, person: Person, k: int) -> tuple[Recommendation, ...]:
+        """The ``k`` best items that this person has not met."""
+        return recommend(self.engine, person, Wish(k), self.signals).items
+
+    def why(self, person: Person, item: str, most: int) -> tuple[Because, ...]:
+        """The events that raise this item's score most, by its id or title. Raises UnknownError where there is none."""
+        return why(self.engine, person, torch.tensor([self.engine.item(item)]), most)[0]
+
+
+def open_serving(home: Home, cache: Path, data: Path | None = None, journal: Journal | None = None) -> Serving:
+    """Read a finished run, the domain's files and its journal. Raises DataError where they do not fit each other."""
+    kept = load(home)
+    files = read_domain(data or kept.data, kept.domain)
+    domain = with_journal(files, (journal or Journal(home.journal)).entries)
+    base = find_base(kept.plan.model.base)
+    model = Recommender(kept.plan.model, base, kept.plan.federation.seed)
+    if base_fingerprint(kept.plan.model, base) != kept.base:
+        raise DataError(f"the run in {home.folder} was trained on another base model; install that one")
+    check_like(kept.adapter, adapter_tensors(model), "the kept adapter")
+    load_adapter_tensors(model, kept.adapter)
+    model.eval()
+    private = private_of(kept, model, files, domain)
+    trained = domain.catalog.first(len(private.bias))
+    engine = open_engine(model, trained, private, home.serving, cache)
+    engine = engine.with_items(domain.catalog.after(len(trained)))
+    return Serving(kept, domain, engine, private, People(domain.interactions), cache)
+
+
+def private_of(kept: Kept, model: Recommender, files: Domain, now: Domain) -> Private:
+    """The private parameters, of the items and users that there were at the training: those of the files, and of what
+    has come in since the first ones. Raises DataError where they are those of other users or items."""
+    neighbours, learnt = split_off(kept.private)
+    items = len(learnt["bias"]) if "bias" in learnt else 0
+    users = len(learnt["user.weight"]) if "user.weight" in learnt else len(files.interactions.user_ids)
+    fits = len(files.catalog) <= items <= len(now.catalog)
+    if not fits or not len(files.interactions.user_ids) <= users <= len(now.interactions.user_ids):
+        raise DataError(CHANGED)
+    private = Private(np.ones(items, np.int64), users, model.dim, kept.plan.model, neighbours)
+    try:
+        private.load_state_dict(learnt)
+    except RuntimeError:
+        raise DataError(CHANGED) from None
+    return private.requires_grad_(False)
+
+
+def signals_of(data: Interactions, items: int) -> Signals:
+    """Popularity by count; freshness by when an item was first met, where times are known."""
+    logs = np.log1p(np.bincount(data.items, minlength=items))
+    popularity = (logs - logs.mean()) / max(float(logs.std()), 1e-9)
+    return Signals(
+        torch.from_numpy(popularity).float(), torch.from_numpy(_freshness(data, items)), torch.ones(items).bool()
+    )
+
+
+def _freshness(data: Interactions, items: int) -> npt.NDArray[np.float32]:
+    """(items,): the rank of each item's first meeting among all, from 0 to 1; what nobody met is the newest."""
+    times = np.nan_to_num(data.times, nan=-np.inf)
+    first = np.full(items, np.inf)
+    np.minimum.at(first, data.items, times)
+    order = np.unique(first, return_inverse=True)[1]
+    found: npt.NDArray[np.float32] = (order / max(int(order.max(initial=0)), 1)).astype(np.float32)
+    return found

@@ -11,9 +11,10 @@ import numpy as np
 from client.budget import Limits, check_budget, planned_noise, sample_rate
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
-from client.dataset import Domain, read_domain
+from client.dataset import Domain, read_domain, with_journal
 from client.evaluate import evaluate, validate
 from client.gate import alone, better, candidate
+from client.journal import Journal
 from client.privacy import sampled_users, train_privately
 from client.store import Home, Kept, keep, keep_round, load_round
 from client.train import Outcome, Tick, train
@@ -341,7 +342,7 @@ def open_member(
     """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
     limits = Limits(max_epsilon, share_items)
     workshop = Workshop(Path(cache))
-    domain = read_domain(folder, name)
+    domain = with_journal(read_domain(folder, name), Journal(Home(home).journal).entries)
     if base is not None:
         find_base(base)  # a mistyped one is told now, not in the first round
     return DomainMember(domain, Home(home), workshop, protocol=protocol, limits=limits, base=base, simulated=simulated)

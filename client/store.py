@@ -53,6 +53,14 @@ class Home:
         return self.folder / "alone"
 
     @property
+    def journal(self) -> Path:
+        return self.folder / "journal.jsonl"
+
+    @property
+    def serving(self) -> Path:
+        return self.folder / "serving"
+
+    @property
     def rounds(self) -> Path:
         return self.folder / "rounds"
 

@@ -5,7 +5,8 @@ import json
 import re
 import string
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def behaviour_code(name: str) -> int:
 
 
 @dataclass(frozen=True)
+class NewItem:
+    """One that a catalogue does not have yet."""
+
+    item_id: str
+    title: str
+    text: str  # what the encoder reads
+
+
+@dataclass(frozen=True)
 class Catalog:
     """Items by row number; ``texts`` is what the encoder reads, "" for an item known by its id only."""
 
@@ -37,6 +47,7 @@ class Catalog:
     ids: tuple[str, ...]
     titles: tuple[str, ...]
     texts: tuple[str, ...]
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of text beside the title; "" for none
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,10 +57,46 @@ class Catalog:
         """Item id -> row number."""
         return {item: row for row, item in enumerate(self.ids)}
 
+    def with_items(self, new: Sequence[NewItem]) -> "Catalog":
+        """The same with more items behind the others. Raises DataError for an id that is there already."""
+        ids = (*self.ids, *(item.item_id for item in new))
+        if len(set(ids)) < len(ids):
+            known = next(item.item_id for item in new if ids.count(item.item_id) > 1)
+            raise DataError(f"the catalogue of {self.domain} has an item {known[:80]!r} already")
+        titles, texts = (item.title for item in new), (item.text for item in new)
+        columns = {name: (*cells, *[""] * len(new)) for name, cells in self.columns.items()}
+        return Catalog(self.domain, ids, (*self.titles, *titles), (*self.texts, *texts), columns)
+
+    def first(self, count: int) -> "Catalog":
+        """The first so many items."""
+        if count == len(self):
+            return self
+        columns = {name: cells[:count] for name, cells in self.columns.items()}
+        return Catalog(self.domain, self.ids[:count], self.titles[:count], self.texts[:count], columns)
+
+    def after(self, count: int) -> list[NewItem]:
+        """All others."""
+        columns = zip(self.ids[count:], self.titles[count:], self.texts[count:], strict=True)
+        return [NewItem(*parts) for parts in columns]
+
+    @cached_property
+    def titled(self) -> dict[str, int]:
+        """Title as ``plain_title`` has it -> row number of the first item called so."""
+        found: dict[str, int] = {}
+        for row, title in enumerate(self.titles):
+            if title:
+                found.setdefault(plain_title(title), row)
+        return found
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of ids and texts in order; the domain's name does not count."""
         return hashlib.sha256(json.dumps([self.ids, self.texts]).encode()).hexdigest()
+
+
+def plain_title(title: str) -> str:
+    """Case and spaces aside."""
+    return " ".join(title.split()).casefold()
 
 
 @dataclass(frozen=True)
@@ -91,8 +138,14 @@ def read_catalog(folder: Path, name: str | None = None, template: str | None = N
         tuple(ids[codes[row]] for row in kept),
         tuple(titles[row] for row in kept),
         tuple(texts[row] for row in kept),
+        {column: tuple(cells[row] for row in kept) for column, cells in _columns(table).items()},
     )
     return catalog, Report(path.name, table.rows_read, len(catalog), problems)
+
+
+def _columns(table: Table) -> dict[str, list[str]]:
+    names = (name for name, kind in table.types.items() if kind == "text" and name not in ("item_id", "title"))
+    return {name: table.texts(name) for name in names}
 
 
 def _read_settings(path: Path) -> _Settings:

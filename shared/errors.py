@@ -3,6 +3,7 @@
 IsthmusError
 +-- ConfigError       a setting is unknown, malformed or contradicts another
 +-- DataError         a file of a domain cannot be used at all
+|   +-- UnknownError  nobody, or nothing, goes by that name here
 +-- BaseModelError    the frozen base is missing, altered, or not a BERT
 +-- PayloadError      bytes from a peer do not hold what the protocol promises
 +-- TrainingError     training moved nothing, or ran into numbers that are not finite
@@ -21,6 +22,10 @@ class ConfigError(IsthmusError):
 
 class DataError(IsthmusError):
     """A file of a domain cannot be used at all."""
+
+
+class UnknownError(DataError):
+    """Nobody, or nothing, goes by that name here."""
 
 
 class BaseModelError(IsthmusError):

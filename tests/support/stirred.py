@@ -2,9 +2,9 @@
 
 import torch
 
-from client.scoring import Scorer
 from shared.model import Recommender, shared_parameters
 from shared.prefix import find_base
+from shared.scoring import Scorer, item_vectors
 
 
 def stirred_scorer(member, plan) -> Scorer:
@@ -16,4 +16,5 @@ def stirred_scorer(member, plan) -> Scorer:
         value.data.add_(0.1 * torch.randn(value.shape, generator=draw))
     private.near.copy_(torch.tensor([2.0, 10.0, 0.8]))
     private.lift.add_(0.1)
-    return Scorer(model, corpus.space, private)
+    vectors = item_vectors(model, corpus.space.base, model.encode(corpus.space), private)
+    return Scorer(model, vectors, private)

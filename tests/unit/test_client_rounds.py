@@ -6,7 +6,7 @@ from support.tiny_members import tiny_plan
 
 import client.rounds as rounds
 from client.budget import Limits
-from client.recommend import Serving
+from client.recommend import open_serving
 from client.rounds import DomainMember, coarse_weight, must_move
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
@@ -109,7 +109,7 @@ def test_owners_of_one_catalogue_share_item_tables_where_the_plan_says_so(member
     counted = member.corpus(plan).neighbours
     np.testing.assert_allclose(private.neighbours.cosines, counted.cosines, atol=0.05)
     member.finish(finish)
-    np.testing.assert_array_equal(Serving(member.home, member.workshop.cache).private.near, private.near)
+    np.testing.assert_array_equal(open_serving(member.home, member.workshop.cache).private.near, private.near)
     broken = {**moved, table_name(member.domain.catalog.fingerprint, "pairs"): pairs[:, :-1]}
     with pytest.raises(PayloadError, match="pairs has shape"):
         member.finish(replace(finish, adapter={**task.adapter, **broken}))
@@ -217,13 +217,13 @@ def test_weights_tell_no_count():
 def test_a_finished_run_serves(members, plan, tmp_path):
     member = members[0]
     member.finish(first_task(plan, "finish")[0])
-    serving = Serving(member.home, member.workshop.cache)
+    serving = open_serving(member.home, member.workshop.cache)
     interactions, catalog = member.domain.interactions, member.domain.catalog
     user = interactions.user_ids[0]
     seen = {catalog.ids[item] for item in interactions.items[interactions.users == 0]}
     found = serving.top(serving.known(user), 5)
     assert [item.rank for item in found] == [1, 2, 3, 4, 5]
-    assert found == sorted(found, key=lambda item: -item.score)
+    assert list(found) == sorted(found, key=lambda item: -item.score)
     assert not seen & {item.item_id for item in serving.top(serving.known(user), len(catalog))}
     assert len(serving.top(serving.known(user), len(catalog))) == len(catalog) - len(seen)
 
@@ -239,8 +239,8 @@ def test_a_finished_run_serves(members, plan, tmp_path):
 def test_homes_that_cannot_serve_say_why(members, plan, tmp_path):
     member = members[0]
     with pytest.raises(DataError, match="no finished run"):
-        Serving(member.home, member.workshop.cache)
+        open_serving(member.home, member.workshop.cache)
     member.finish(first_task(plan, "finish")[0])
     member.home.private.write_bytes(b"junk")
     with pytest.raises(DataError, match="damaged"):
-        Serving(member.home, member.workshop.cache)
+        open_serving(member.home, member.workshop.cache)

@@ -1,0 +1,130 @@
+"""What came in while the domain was serving: events, new items, feedback. On disk before it is answered.
+
+Stays at home. One JSON object a line, appended and fsynced; a line that a crash tore is cut off when the file is opened
+again. The next training reads it beside the domain's files (``client.dataset.with_journal``), and so does serving.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from shared.catalog import NewItem
+from shared.errors import DataError
+
+HIDE, HARMFUL, WHY = "hide", "harmful", "why"
+FEEDBACK = (HIDE, HARMFUL, WHY)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Somebody did something with an item."""
+
+    user: str
+    item: str
+    behavior: str
+    timestamp: float  # unix seconds
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Somebody pressed a button beside an item."""
+
+    user: str
+    item: str
+    what: str  # one of FEEDBACK
+    timestamp: float
+    note: str = ""
+
+
+Entry = Event | Feedback | NewItem
+KINDS: dict[str, type[Event] | type[Feedback] | type[NewItem]] = {
+    "event": Event,
+    "feedback": Feedback,
+    "item": NewItem,
+}
+NAMES = {kind: name for name, kind in KINDS.items()}
+Of = TypeVar("Of", Event, Feedback, NewItem)
+
+
+class Journal:
+    """Appends from any thread; readers see what is on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataError when the file cannot be read, or a line before the last is damaged."""
+        self.path = path
+        self._lock = threading.Lock()
+        self.entries: list[Entry] = []
+        whole = 0
+        for line, entry in _lines(path):
+            self.entries.append(entry)
+            whole += len(line)
+        if path.exists() and path.stat().st_size > whole:  # a crash in the middle of the last line
+            os.truncate(path, whole)
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """All on disk when this returns, or none. Raises DataError when the disk will not take them."""
+        lines = "".join(_line(entry) for entry in entries).encode()
+        with self._lock:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            before = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with _opened(self.path) as file:
+                    file.write(lines)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                if self.path.exists():
+                    os.truncate(self.path, before)
+                raise DataError(f"cannot write {self.path}: {error.strerror}; nothing was kept, free space") from None
+            self.entries += entries
+
+    def of(self, kind: type[Of]) -> list[Of]:
+        """All entries of one kind, oldest first."""
+        return [entry for entry in self.entries if isinstance(entry, kind)]
+
+    def rewrite(self, keep: Callable[[Entry], bool]) -> int:
+        """Drop the entries that are not to be kept; how many. Written aside and renamed."""
+        with self._lock:
+            kept = [entry for entry in self.entries if keep(entry)]
+            dropped = len(self.entries) - len(kept)
+            if dropped:
+                aside = self.path.with_suffix(".new")
+                with _opened(aside) as file:
+                    file.truncate(0)
+                    file.write("".join(_line(entry) for entry in kept).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(self.path)
+                self.entries = kept
+            return dropped
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with os.fdopen(handle, "ab") as file:
+        yield file
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps({"kind": NAMES[type(entry)], **asdict(entry)}, ensure_ascii=False) + "\n"
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, Entry]]:
+    """Each whole line and its entry."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                values = json.loads(line)
+                yield line, KINDS[values.pop("kind")](**values)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                raise DataError(f"{path}, line {number}: expected an entry of the journal; mend or remove it") from None

@@ -1,0 +1,205 @@
+"""What every door of a domain calls: its recommender as it is now, and what comes in while it serves.
+
+One ``Serving`` answers a request from its first line to its last; a new model, a new item makes another one aside and
+takes its place. What comes in is in the journal, on disk, before it is answered.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from client.journal import HARMFUL, HIDE, Entry, Event, Feedback, Journal
+from client.recommend import Met, Serving, open_serving
+from client.store import Home
+from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
+from shared.errors import ConfigError, UnknownError
+from shared.policy import Answer, Because, Person, Wish, recommend, why
+
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Who:
+    """Whom an answer is for: a user of the domain, or a history told along: item ids or titles, oldest first."""
+
+    user: str | None = None
+    history: tuple[str, ...] = ()
+
+
+@dataclass
+class State:
+    """A recommender and what came in since it was read."""
+
+    serving: Serving
+    later: dict[str, Met] = field(default_factory=dict)
+    hidden: dict[str, frozenset[str]] = field(default_factory=lambda: defaultdict(frozenset))
+
+
+class HomeService:
+    """One domain's. All methods may be called from any thread; errors are those of ``shared.errors``."""
+
+    def __init__(self, home: Home, cache: Path, data: Path | None = None) -> None:
+        """Raises DataError where there is no finished run that can serve."""
+        self.home, self._cache, self._data = home, cache, data
+        self.journal = Journal(home.journal)
+        self.listeners: list[Listener] = []
+        self._writing = threading.Lock()
+        self._seen = self._mark()
+        self.state = self._read()
+
+    @property
+    def serving(self) -> Serving:
+        return self.state.serving
+
+    def recommend(self, who: Who, wish: Wish) -> Answer:
+        """Raises ConfigError, UnknownError."""
+        state = self.state
+        if who.user is not None:
+            wish = replace(wish, without=wish.without | state.hidden.get(who.user, frozenset()))
+        return recommend(state.serving.engine, self._person(state, who), wish, state.serving.signals)
+
+    def explain(self, who: Who, item: str, most: int) -> tuple[str, tuple[Because, ...]]:
+        """(id of the item, events that raise its score most)."""
+        state = self.state
+        engine = state.serving.engine
+        row = engine.item(item)
+        return engine.catalog.ids[row], why(engine, self._person(state, who), torch.tensor([row]), most)[0]
+
+    def history(self, user: str) -> list[tuple[str, str, str]]:
+        """A user's events, oldest first: (item id, title, behaviour). Raises UnknownError."""
+        state = self.state
+        met = self._met(state, user)
+        engine = state.serving.engine
+        pairs = zip(met.rows, met.behaviours, strict=True)
+        return [(engine.catalog.ids[row], engine.title(row), BEHAVIOURS[kind]) for row, kind in pairs]
+
+    def search(self, words: str, skip: int, k: int) -> dict[str, Any]:
+        """A page of the items whose title holds all the words, in the catalogue's order."""
+        engine = self.serving.engine
+        found = engine.search(words)
+        page = [{"item_id": engine.catalog.ids[row], "title": engine.title(row)} for row in found[skip : skip + k]]
+        return {"total": len(found), "items": page}
+
+    def item(self, item: str) -> dict[str, Any]:
+        """What is known of an item, and the items most like it. Raises UnknownError."""
+        engine = self.serving.engine
+        row = engine.item(item)
+        alike = [{"item_id": engine.catalog.ids[one], "title": engine.title(one)} for one in engine.alike(row, 10)]
+        attributes = [{"column": column, "value": value} for column, value in engine.attributes.of_item[row]]
+        text = engine.catalog.texts[row]
+        return {
+            "item_id": engine.catalog.ids[row],
+            "title": engine.title(row),
+            "text": text,
+            "attributes": attributes,
+            "alike": alike,
+        }
+
+    def add_events(self, events: Sequence[Event]) -> None:
+        """All of them, or none: raises UnknownError, ConfigError for the first that cannot be."""
+        with self._writing:
+            rows = self.serving.engine.catalog.row
+            for event in events:
+                if event.item not in rows:
+                    raise UnknownError(f"the catalogue has no item {event.item[:80]!r}; send new items first")
+                if not behaviour_code(event.behavior) and event.behavior.lower() != BEHAVIOURS[0]:
+                    raise ConfigError(
+                        f"expected a behaviour among {', '.join(BEHAVIOURS)}, found {event.behavior[:40]!r}"
+                    )
+            self._enter(events)
+        self._tell("events", {"count": len(events)})
+
+    def add_items(self, items: Sequence[NewItem]) -> None:
+        """They can be recommended when this returns. Raises DataError for an id that is there already."""
+        with self._writing:
+            serving = self.serving.with_items(items)
+            self._enter(items)
+            self.state = replace(self.state, serving=serving)
+        self._tell("items", {"count": len(items)})
+
+    def add_feedback(self, feedback: Feedback) -> None:
+        """Raises UnknownError for an item that is not there."""
+        with self._writing:
+            if feedback.item not in self.serving.engine.catalog.row:
+                raise UnknownError(f"the catalogue has no item {feedback.item[:80]!r}")
+            self._enter([feedback])
+        self._tell("feedback", {"what": feedback.what})
+
+    def refresh(self) -> bool:
+        """Take over a model that was trained since; whether there was one. Raises DataError when it cannot serve."""
+        if (mark := self._mark()) == self._seen:
+            return False
+        count = len(self.journal.entries)
+        state = self._read()
+        with self._writing:
+            for entry in self.journal.entries[count:]:
+                _note(state, entry)
+            self.state, self._seen = state, mark
+        self._tell("model", {"model": state.serving.engine.version})
+        return True
+
+    def watch(self, stopped: threading.Event, every_s: float = 1.0, say: Callable[[str], None] = print) -> None:
+        """Refresh until told to stop; a model that cannot serve is said once, and the old one stays."""
+        complained: object = None
+        while not stopped.wait(every_s):
+            try:
+                if self.refresh():
+                    say(f"serves the model {self.serving.engine.version}")
+            except Exception as error:
+                if (mark := self._mark()) != complained:
+                    complained = mark
+                    say(f"cannot serve the new model, the old one stays: {error}")
+
+    def _read(self) -> State:
+        serving = open_serving(self.home, self._cache, self._data, self.journal)
+        state = State(serving)
+        for entry in self.journal.entries:
+            if isinstance(entry, Feedback):
+                _note(state, entry)
+        return state
+
+    def _mark(self) -> object:
+        """Changes when a training leaves another model: ``home.json`` is written last."""
+        try:
+            about = self.home.about.stat()
+        except OSError:
+            return None
+        return about.st_mtime_ns, about.st_ino
+
+    def _enter(self, entries: Sequence[Entry]) -> None:
+        self.journal.append(entries)
+        for entry in entries:
+            _note(self.state, entry)
+
+    def _person(self, state: State, who: Who) -> Person:
+        if (who.user is None) == (not who.history):
+            raise ConfigError("expected either a user or a history")
+        serving = state.serving
+        if who.user is not None:
+            return serving.known(who.user, later=state.later.get(who.user, Met((), ())))
+        return Person(serving.engine.told(who.history), None, tuple(map(serving.engine.called, who.history)))
+
+    def _met(self, state: State, user: str) -> Met:
+        met, later = state.serving.people.met(user), state.later.get(user)
+        if met is None and later is None:
+            raise UnknownError(f"domain {state.serving.domain.name} knows no such user; check the id")
+        return (met or Met((), ())) + (later or Met((), ()))
+
+    def _tell(self, kind: str, data: dict[str, Any]) -> None:
+        for listener in list(self.listeners):
+            listener(kind, data)
+
+
+def _note(state: State, entry: Entry) -> None:
+    """What an entry of the journal changes in the next answer."""
+    if isinstance(entry, Event):
+        row, kind = state.serving.engine.catalog.row[entry.item], behaviour_code(entry.behavior)
+        before = state.later.get(entry.user, Met((), ()))
+        state.later[entry.user] = before + Met((row,), (kind,))
+    elif isinstance(entry, Feedback) and entry.what in (HIDE, HARMFUL):
+        state.hidden[entry.user] = state.hidden.get(entry.user, frozenset()) | {entry.item}

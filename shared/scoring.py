@@ -1,0 +1,192 @@
+"""What a finished model says of one person's history: a score for each item of the catalogue, in one pass.
+
+The training loop scores many positions of many users at once (``shared.model.positions_logits``, the slow truth that a
+test holds this against); here all that does not depend on the history is computed once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from shared.model import Private, Recommender
+from shared.towers import prepare, recency_mean
+
+UNLISTED = -1  # an event that is no item of the catalogue
+
+
+@dataclass(frozen=True)
+class Past:
+    """A history as the towers read it, oldest first."""
+
+    rows: torch.Tensor  # (events,) of the catalogue, or UNLISTED
+    behaviours: torch.Tensor  # (events,)
+    tuned: torch.Tensor  # (events, dim): vectors by the adapted encoder, with what the domain knows beyond the text
+    plain: torch.Tensor  # (events, dim): by the base alone
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __add__(self, later: "Past") -> "Past":
+        pairs = zip(self._parts(), later._parts(), strict=True)
+        return Past(*(torch.cat(pair) for pair in pairs))
+
+    @property
+    def listed(self) -> torch.Tensor:
+        """Rows of the catalogue that stand in it, each once."""
+        found: torch.Tensor = self.rows[self.rows != UNLISTED].unique()
+        return found
+
+    def last(self, count: int) -> "Past":
+        return Past(*(part[-count:] for part in self._parts()))
+
+    def without(self, event: int) -> "Past":
+        """As if that event had not been."""
+        kept = torch.arange(len(self)) != event
+        return Past(*(part[kept] for part in self._parts()))
+
+    def _parts(self) -> tuple[torch.Tensor, ...]:
+        return self.rows, self.behaviours, self.tuned, self.plain
+
+
+@dataclass(frozen=True)
+class Query:
+    """A history as the items are compared with it."""
+
+    past: Past  # as much of it as the model reads
+    user: torch.Tensor  # (dim,) for the item vectors
+    prior: torch.Tensor  # (dim,) for the base's own vectors of the texts
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A catalogue through one model; a private part of the domain's home where private parameters are in it."""
+
+    base: torch.Tensor  # (items, dim): whitened text vectors of the base itself
+    x: torch.Tensor  # (items, dim): of the adapted encoder
+    v: torch.Tensor  # (items, dim): item vectors, with the domain's residuals
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def __add__(self, more: "Vectors") -> "Vectors":
+        return Vectors(*(torch.cat(pair) for pair in zip(self.parts(), more.parts(), strict=True)))
+
+    def parts(self) -> tuple[torch.Tensor, ...]:
+        return self.base, self.x, self.v
+
+
+@torch.no_grad()
+def item_vectors(model: Recommender, base: torch.Tensor, x: torch.Tensor, private: Private | None) -> Vectors:
+    """From whitened text vectors (items, dim) by base and adapted encoder."""
+    v = model.items(x)
+    return Vectors(base, x, v if private is None else private.items(v))
+
+
+class Scorer:
+    """Model, catalogue and private parameters, at rest. Without private parameters: what a federation knows."""
+
+    @torch.no_grad()
+    def __init__(self, model: Recommender, vectors: Vectors, private: Private | None = None) -> None:
+        """More vectors than ``private`` has items: the others are new, and count as items that nobody met."""
+        self.model, self.vectors, self.private = model, vectors, private
+        self.weights = model.mix.weights()
+        own = torch.zeros(len(vectors))
+        if private is not None:
+            known = private.strength * private.bias + private.lift
+            own = torch.full((len(vectors),), float(known.min()))
+            own[: len(known)] = known
+        if model.plan.similarity == "euclidean":  # minus half the squared distance
+            own = own - self.weights[0] * (vectors.v**2).sum(1) / 2
+        self.own = own  # (items,): what an item scores whoever asks
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def past(self, rows: Sequence[int], behaviours: Sequence[int]) -> Past:
+        """A history of items of the catalogue."""
+        at = torch.tensor(rows, dtype=torch.int64)
+        kinds = torch.tensor(behaviours, dtype=torch.int64)
+        x = self.vectors.x[at]
+        if self.private is not None and self.private.item is not None:
+            old = at < self.private.item.num_embeddings
+            x[old] = self.private.read(x[old], at[old])
+        return Past(at, kinds, x.detach(), self.vectors.base[at])
+
+    def unlisted(self, tuned: torch.Tensor, plain: torch.Tensor, behaviour: int) -> Past:
+        """Events of which only vectors (events, dim) are known."""
+        rows = torch.full((len(tuned),), UNLISTED)
+        return Past(rows, torch.full((len(tuned),), behaviour), tuned, plain)
+
+    def query(self, past: Past, user: int | None = None) -> Query:
+        """``user`` is the row of somebody whom the domain has a residual of."""
+        return self.queries([past], user)[0]
+
+    @torch.no_grad()
+    def queries(self, pasts: Sequence[Past], user: int | None = None) -> list[Query]:
+        """The same for several histories at once, of one person or of people unknown."""
+        plan = self.model.plan
+        pasts = [past.last(plan.max_history) for past in pasts]
+        lengths = [max(1, len(past)) for past in pasts]  # of nobody's history: one event that is nothing
+        shape = (len(pasts), max(lengths), self.model.dim)
+        tuned, plain = torch.zeros(shape), torch.zeros(shape)
+        kinds = torch.zeros(shape[:2], dtype=torch.int64)
+        for row, past in enumerate(pasts):
+            tuned[row, : len(past)], plain[row, : len(past)] = past.tuned, past.plain
+            kinds[row, : len(past)] = past.behaviours
+        at = (torch.arange(len(pasts)), torch.tensor(lengths) - 1)  # the towers look back only: padding tells nothing
+        u = self.model.user(tuned, kinds, recency_mean(tuned, plan.recency))[at]
+        if user is not None and self.private is not None:
+            u = self.private.users(u, torch.full((len(u),), user))
+        u, z = prepare(u, plan.similarity), recency_mean(plain, plan.recency)[at]
+        return [Query(*parts) for parts in zip(pasts, u, z, strict=True)]
+
+    @torch.no_grad()
+    def scores(self, query: Query, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """(items,), or of some rows of the catalogue (rows,)."""
+        v, base, own = self.vectors.v, self.vectors.base, self.own
+        if rows is not None:
+            v, base, own = v[rows], base[rows], own[rows]
+        found = self.weights[0] * (v @ query.user) + self.weights[1] * (base @ query.prior) + own
+        if self.model.plan.similarity == "euclidean":
+            found = found - self.weights[0] * (query.user**2).sum() / 2
+        near, listed = self.nearness(query.past), query.past.listed
+        if rows is None:
+            found[listed] += self.weights[2]
+            if near is not None:
+                found[: len(near)] += near
+            return found
+        found += self.weights[2] * torch.isin(rows, listed)
+        return found if near is None else found + _at(near, rows)
+
+    def nearness(self, past: Past) -> torch.Tensor | None:
+        """What neighbours of the history add (``Private.nearness``): (items that ``private`` knows,), None for nothing.
+
+        What the catalogue does not list has no neighbours, but ages the others.
+        """
+        if self.private is None or self.private.neighbours is None or self.private.near[0] <= 0:
+            return None
+        listed = past.rows != UNLISTED
+        if not bool(listed.any()):
+            return None
+        weight, sharpness, decay = self.private.near
+        age = torch.arange(len(past) - 1, -1, -1)
+        weights = (float(decay) ** age[listed])[None]
+        alike = self.private.neighbours.likeness(past.rows[listed][None], weights)[0]
+        added: torch.Tensor = weight * torch.log1p(sharpness * alike)
+        return added
+
+    @torch.no_grad()
+    def places(self, rows: slice = slice(None)) -> torch.Tensor:
+        """(items, 2 dim + 1): their products with ``question`` are the scores, less repeats and nearness."""
+        v, base = self.vectors.v[rows], self.vectors.base[rows]
+        return torch.cat([self.weights[0] * v, self.weights[1] * base, self.own[rows, None]], 1)
+
+    def question(self, query: Query) -> torch.Tensor:
+        """(2 dim + 1,)"""
+        return torch.cat([query.user, query.prior, torch.ones(1)])
+
+
+def _at(near: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Of the rows, 0 for those behind the end."""
+    return torch.where(rows < len(near), near[rows.clamp(max=len(near) - 1)], 0.0)
