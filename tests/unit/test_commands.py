@@ -28,6 +28,7 @@ COMMANDS = [
     ("simulations", "audit-privacy"),
     ("client",),
     ("client", "recommend"),
+    ("client", "serve"),
     ("client", "explain"),
     ("client", "status"),
     ("client", "evaluate"),
