@@ -201,6 +201,34 @@ def serve(
 
 
 @app.command()
+def publish(
+    context: typer.Context,
+    out: Annotated[Path, typer.Argument(help="Where the catalogue is written; give that folder to the server.")],
+    popularity: Annotated[
+        bool, typer.Option("--popularity", help="Also which items are met by most users: three groups, no counts.")
+    ] = False,
+) -> None:
+    """Write this domain's public catalogue: ids, titles, texts, attributes; nothing of any user.
+
+    Of the files in --data, or those of the last finished run, and the items that came in since.
+    """
+    with settled():
+        given = context.obj
+        if not given["domain"]:
+            raise ConfigError(UNNAMED)
+        from client.publish import publish as give
+        from client.store import Home, load
+
+        home = Home(given["home"])
+        if given["data"] is None and not home.about.is_file():
+            raise ConfigError("publish needs the domain's files: --data FOLDER before the command")
+        found = give(given["data"] or load(home).data, given["domain"], home.journal, out, popularity)
+        typer.echo(
+            f"{out}: {len(found.catalog):,} items of {found.domain}, fingerprint {found.catalog.fingerprint[:16]}"
+        )
+
+
+@app.command()
 def explain(
     context: typer.Context,
     item: Annotated[str, typer.Option(help="The item, by its id or its title.")],

@@ -16,9 +16,11 @@ import torch
 from client.journal import HARMFUL, HIDE, Entry, Event, Feedback, Journal
 from client.recommend import Met, Serving, open_serving
 from client.store import Home
+from shared import browse
 from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
 from shared.errors import ConfigError, UnknownError
 from shared.policy import Answer, Because, Person, Wish, recommend, why
+from shared.takeover import mark_of, watch
 
 Listener = Callable[[str, dict[str, Any]], None]
 
@@ -79,26 +81,11 @@ class HomeService:
         return [(engine.catalog.ids[row], engine.title(row), BEHAVIOURS[kind]) for row, kind in pairs]
 
     def search(self, words: str, skip: int, k: int) -> dict[str, Any]:
-        """A page of the items whose title holds all the words, in the catalogue's order."""
-        engine = self.serving.engine
-        found = engine.search(words)
-        page = [{"item_id": engine.catalog.ids[row], "title": engine.title(row)} for row in found[skip : skip + k]]
-        return {"total": len(found), "items": page}
+        return browse.found(self.serving.engine, words, skip, k)
 
     def item(self, item: str) -> dict[str, Any]:
-        """What is known of an item, and the items most like it. Raises UnknownError."""
-        engine = self.serving.engine
-        row = engine.item(item)
-        alike = [{"item_id": engine.catalog.ids[one], "title": engine.title(one)} for one in engine.alike(row, 10)]
-        attributes = [{"column": column, "value": value} for column, value in engine.attributes.of_item[row]]
-        text = engine.catalog.texts[row]
-        return {
-            "item_id": engine.catalog.ids[row],
-            "title": engine.title(row),
-            "text": text,
-            "attributes": attributes,
-            "alike": alike,
-        }
+        """Raises UnknownError."""
+        return browse.described(self.serving.engine, item)
 
     def add_events(self, events: Sequence[Event]) -> None:
         """All of them, or none: raises UnknownError, ConfigError for the first that cannot be."""
@@ -130,10 +117,13 @@ class HomeService:
             self._enter([feedback])
         self._tell("feedback", {"what": feedback.what})
 
-    def refresh(self) -> bool:
-        """Take over a model that was trained since; whether there was one. Raises DataError when it cannot serve."""
+    def refresh(self) -> str | None:
+        """Take over a model that was trained since; its version, None where there is none.
+
+        Raises DataError when it cannot serve.
+        """
         if (mark := self._mark()) == self._seen:
-            return False
+            return None
         count = len(self.journal.entries)
         state = self._read()
         with self._writing:
@@ -141,19 +131,11 @@ class HomeService:
                 _note(state, entry)
             self.state, self._seen = state, mark
         self._tell("model", {"model": state.serving.engine.version})
-        return True
+        return state.serving.engine.version
 
-    def watch(self, stopped: threading.Event, every_s: float = 1.0, say: Callable[[str], None] = print) -> None:
-        """Refresh until told to stop; a model that cannot serve is said once, and the old one stays."""
-        complained: object = None
-        while not stopped.wait(every_s):
-            try:
-                if self.refresh():
-                    say(f"serves the model {self.serving.engine.version}")
-            except Exception as error:
-                if (mark := self._mark()) != complained:
-                    complained = mark
-                    say(f"cannot serve the new model, the old one stays: {error}")
+    def watch(self, stopped: threading.Event, say: Callable[[str], None] = print) -> None:
+        """Refresh until told to stop."""
+        watch(self.refresh, self._mark, stopped, say=say)
 
     def _read(self) -> State:
         serving = open_serving(self.home, self._cache, self._data, self.journal)
@@ -165,11 +147,7 @@ class HomeService:
 
     def _mark(self) -> object:
         """Changes when a training leaves another model: ``home.json`` is written last."""
-        try:
-            about = self.home.about.stat()
-        except OSError:
-            return None
-        return about.st_mtime_ns, about.st_ino
+        return mark_of(self.home.about)
 
     def _enter(self, entries: Sequence[Entry]) -> None:
         self.journal.append(entries)

@@ -1,10 +1,14 @@
-"""``python -m server``: one federation from the first round to the last."""
+"""``python -m server``: one federation from the first round to the last, and what comes of it."""
 
+import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from shared.console import (
     Adversarial,
@@ -23,6 +27,17 @@ from shared.console import (
     tell,
 )
 from shared.errors import ConfigError
+
+if TYPE_CHECKING:  # heavy at run time
+    from server.service import CrossDomain
+
+Run = Annotated[Path, typer.Option("--run-dir", help="A run directory: of a server, or of a simulation.")]
+Catalogues = Annotated[
+    list[Path] | None, typer.Option("--catalogue", help="A domain's published catalogue; may be repeated.")
+]
+Cache = Annotated[Path, typer.Option(help="Where prefix states are kept.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+CACHE = Path("var/cache")
 
 app = typer.Typer(
     add_completion=False,
@@ -99,6 +114,77 @@ def certs(
 
         for path in make_certificates(folder, members or [], hosts or []):
             typer.echo(str(path))
+
+
+@app.command()
+def serve(
+    run_dir: Run,
+    catalogue: Catalogues = None,
+    port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8200,
+    host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
+    cache: Cache = CACHE,
+) -> None:
+    """Serve the cross-domain recommender over published catalogues, for histories that come along and are not kept.
+
+    Without a catalogue: the federation at a glance alone.
+    """
+    with settled():
+        import threading
+
+        from server.http_api import application
+        from shared.http import listen
+        from shared.processes import free_port
+
+        service = opened(run_dir, catalogue, cache)
+        place, stopped = port or free_port(host), threading.Event()
+        threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
+        names = ", ".join(f"{name} ({len(engine):,} items)" for name, engine in service.state.engines.items())
+        line = f"{names or 'no catalogue'}, model {service.state.version}, at http://{host}:{place}/"
+        listen(application(service, service.state.version), host, place, lambda: tell(line))
+        stopped.set()
+
+
+@app.command()
+def recommend(
+    run_dir: Run,
+    history: Annotated[str, typer.Option(help='Ids, titles or any words, oldest first: "title; title".')],
+    catalogue: Catalogues = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Of which domains; may be repeated; none: of all.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many of each.")] = 10,
+    cache: Cache = CACHE,
+    as_json: AsJson = False,
+) -> None:
+    """Print items of each domain for a history, by the newest adapter of a run."""
+    with settled():
+        words = [word.strip() for word in history.split(";") if word.strip()]
+        if not words:
+            raise ConfigError("--history expects titles with ';' between them, found none")
+        if not catalogue:
+            raise ConfigError("recommend needs --catalogue FOLDER: what is there to recommend?")
+        from server.history import Event
+        from server.http_api import spelled
+        from shared.http import plain
+        from shared.policy import Wish
+
+        found = opened(run_dir, catalogue, cache).recommend([Event(text=word) for word in words], domain, Wish(k))
+        if as_json:
+            typer.echo(json.dumps(plain(spelled(found)), indent=2, ensure_ascii=False))
+            return
+        for answer in found.answers:
+            table = Table("", "title", "score", title=Text(answer.domain), title_justify="left")
+            for item in answer.items:
+                table.add_row(str(item.rank), Text(item.title), f"{item.score:.2f}")
+            Console().print(table)
+
+
+def opened(run_dir: Path, catalogue: list[Path] | None, cache: Path) -> "CrossDomain":
+    """Raises ConfigError, DataError for what cannot serve."""
+    import torch
+
+    from server.service import CrossDomain
+
+    torch.set_num_threads(1)  # an answer is too small to share; requests are many
+    return CrossDomain(run_dir, catalogue or [], cache)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -24,6 +25,7 @@ from shared.whiten import Whitening
 
 VIEW = behaviour_code("view")
 NO_TITLE = "(no title)"
+READING = threading.Lock()  # one text at a time, whichever thread asks
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,19 @@ class Engine:
 
     def _read(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Vectors of texts that the catalogue does not list, by the base and by the adapted encoder: (texts, dim)."""
-        model = self.scorer.model
+        plain, tuned = read_texts(self.scorer.model, texts)
+        return self.whitening(plain), self.whitening(tuned)
+
+
+def read_texts(model: Recommender, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors of any texts by the base and by the adapted encoder, before a catalogue's whitening: (texts, dim)."""
+    # The tokenizer is one object, and reading by the base turns the model's adapters off for that time.
+    with READING, torch.no_grad():
         tokens = tokenize(model.base, texts, model.plan.max_tokens)
-        with torch.no_grad():
-            states = [prefix_forward(model.top.bert, [ids], model.split)[0] for ids in tokens]
+        states = [prefix_forward(model.top.bert, [ids], model.split)[0] for ids in tokens]
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens])]).astype(np.int64)
         some = PrefixStates(torch.cat(states).to(torch.bfloat16), offsets)
-        plain = self.whitening(model.encode_plain(some))
-        return plain, self.whitening(model.encode_raw(some, np.arange(len(texts))))
+        return model.encode_plain(some), model.encode_raw(some, np.arange(len(texts)))
 
 
 def open_engine(

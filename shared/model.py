@@ -1,5 +1,6 @@
 """The one place that puts prefix, adapted top layers and towers together."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,6 +76,14 @@ class Recommender(nn.Module):
             )
         self.mix = Mix()
         self._encoded: dict[int, tuple[Space, bytes, torch.Tensor]] = {}
+
+    def sibling(self) -> "Recommender":
+        """Another recommender on the same encoder, adapters and all, with towers of its own."""
+        other = copy.copy(self)
+        own = {name: copy.deepcopy(part) for name, part in self._modules.items() if name != "top"}
+        other._modules = {**self._modules, **own}
+        other._encoded = {}
+        return other
 
     def space(self, texts: Sequence[str], cache: Path, progress: Progress | None = None) -> Space:
         """Read or compute a catalogue's prefix states, fit its whitening."""

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -253,9 +254,14 @@ def tokenize(base: Base, texts: Sequence[str], max_tokens: int) -> list[list[int
     """Token ids per text, with the special tokens, cut at ``max_tokens``."""
     if not texts:
         return []
-    tokenizer: Any = AutoTokenizer.from_pretrained(base.source)
+    tokenizer = _tokenizer(base.source)
     ids = tokenizer(list(texts), truncation=True, max_length=max_tokens)["input_ids"]
     return [list(row) for row in ids]
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(source: str) -> Any:
+    return AutoTokenizer.from_pretrained(source)
 
 
 def prefix_forward(model: Bert, tokens: list[list[int]], split: int) -> torch.Tensor:

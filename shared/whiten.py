@@ -4,6 +4,7 @@ Catalogue text is public, so this costs no privacy.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch.nn import functional as F
@@ -19,6 +20,23 @@ class Whitening:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(items, dim) -> (items, dim), length 1."""
         return F.normalize((x - self.mean) @ self.matrix, dim=-1)
+
+    def undo(self, y: torch.Tensor) -> torch.Tensor:
+        """Vectors of length 1 (items, dim) as they were before: for another catalogue's whitening.
+
+        ``x = mean + s d`` with ``d = y matrix^-1``; the length s that ``__call__`` dropped is the one positive s that
+        makes x of length 1, for a mean of such vectors is shorter.
+        """
+        d = y @ self._inverse
+        a, b = (d * d).sum(-1, keepdim=True), (d * self.mean).sum(-1, keepdim=True)
+        c = 1 - self.mean @ self.mean
+        s: torch.Tensor = (-b + (b * b + a * c).clamp(min=0).sqrt()) / a.clamp(min=1e-12)
+        return self.mean + s * d
+
+    @cached_property
+    def _inverse(self) -> torch.Tensor:
+        inverse: torch.Tensor = torch.linalg.inv(self.matrix.double()).float()
+        return inverse
 
 
 def fit_whitening(x: torch.Tensor, ridge: float = 0.1) -> Whitening:

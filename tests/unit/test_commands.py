@@ -29,6 +29,7 @@ COMMANDS = [
     ("client",),
     ("client", "recommend"),
     ("client", "serve"),
+    ("client", "publish"),
     ("client", "explain"),
     ("client", "status"),
     ("client", "evaluate"),
@@ -38,6 +39,8 @@ COMMANDS = [
     ("client", "passport", "issue"),
     ("server",),
     ("server", "certs"),
+    ("server", "serve"),
+    ("server", "recommend"),
 ]
 
 
@@ -207,6 +210,9 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop", "recommend", "--user", "u1", "--run", "runs/x"), "it holds no finished run"),
         (("--domain", "shop", "status"), "no finished run in var/client/shop"),
         (("--domain", "shop", "evaluate"), "no finished run in var/client/shop"),
+        (("publish", "out"), "expected --domain NAME first"),
+        (("--domain", "shop", "publish", "out"), "publish needs the domain's files"),
+        (("--domain", "shop", "--data", "nowhere", "publish", "out"), "expected a folder with a domain's files"),
         (("--domain", "shop", "explain", "--item", "i"), "explain expects either --user ID or --history TITLES"),
         (("--domain", "shop", "explain", "--item", "i", "--user", "u"), "no finished run in var/client/shop"),
     ],
@@ -238,6 +244,10 @@ def test_a_run_says_which_domains_it_holds(tmp_path):
         (("--clients", "0"), "at least 1 client"),
         (("--host", "0.0.0.0"), "open to a network: make certificates"),
         (("--certificates", "nowhere"), "expected a file at nowhere/ca.crt"),
+        (("serve", "--run-dir", "nowhere"), "nowhere holds no run"),
+        (("recommend", "--run-dir", "r", "--history", " ; "), "--history expects titles"),
+        (("recommend", "--run-dir", "r", "--history", "a"), "recommend needs --catalogue FOLDER"),
+        (("recommend", "--run-dir", "r", "--history", "a", "--catalogue", "c"), "r holds no run"),
         (("certs", "made", "--member", "../shop"), "--member: expected a plain name, found '../shop'"),
     ],
 )

@@ -1,0 +1,36 @@
+"""Takes a newer model over while the old one answers: what both sides' services do when a training has ended."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+
+def watch(
+    refresh: Callable[[], str | None],
+    mark: Callable[[], object],
+    stopped: threading.Event,
+    every_s: float = 1.0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Refresh until told to stop. ``refresh`` gives the name of a model that it took over, else None.
+
+    One that cannot serve is said once for each ``mark``, which changes with every training; the old one stays.
+    """
+    complained: object = None
+    while not stopped.wait(every_s):
+        try:
+            if (name := refresh()) is not None:
+                say(f"serves the model {name}")
+        except Exception as error:
+            if (found := mark()) != complained:
+                complained = found
+                say(f"cannot serve the new model, the old one stays: {error}")
+
+
+def mark_of(path: Path) -> object:
+    """Changes whenever another file takes its place; None while there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_ino
