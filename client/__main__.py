@@ -130,6 +130,7 @@ def recommend(
     passport: Annotated[Path | None, typer.Option(help="Another domain's taste passport; starts the history.")] = None,
     issuer_key: Annotated[Path | None, typer.Option(help="The issuing domain's passport.pub.")] = None,
     code_book: CodeBookFile = None,
+    age: Annotated[int | None, typer.Option(min=0, help="In years; none: too young for every age gate.")] = None,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
@@ -143,10 +144,14 @@ def recommend(
         titles = [title.strip() for title in (history or "").split(";") if title.strip()]
         if history is not None and not titles:
             raise ConfigError("--history expects titles with ';' between them, found none")
+        from client.journal import Journal
         from client.recommend import open_serving
+        from client.review import hidden
         from client.store import Home
 
-        serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        home = Home(finished(context.obj, run))
+        entries = Journal(home.journal).entries
+        serving = open_serving(home, context.obj["cache"], context.obj["data"], entries)
         before = None if passport is None else opened(serving, *papers)
         if user is not None:
             person = serving.known(user, before)
@@ -154,7 +159,7 @@ def recommend(
             person = serving.bearer(before)
         else:
             person = serving.described(titles, before)
-        found = serving.top(person, k)
+        found = serving.top(person, k, hidden(entries, user or ""), age)
         if as_json:
             typer.echo(json.dumps({"domain": serving.domain.name, "items": [asdict(item) for item in found]}, indent=2))
             return
@@ -172,6 +177,7 @@ def serve(
     context: typer.Context,
     port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8100,
     host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
+    rules: Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")] = None,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
 ) -> None:
     """Serve this domain's own users from the last finished run: REST, gRPC and a page, until interrupted."""
@@ -187,7 +193,9 @@ def serve(
         from shared.processes import free_port
 
         torch.set_num_threads(1)  # an answer is too small to share; requests are many
-        service = HomeService(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        if rules is not None and not rules.is_file():
+            raise ConfigError(f"--rules: expected a file at {rules}; check the path")
+        service = HomeService(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"], rules)
         place, stopped = port or free_port(host), threading.Event()
         threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
         name, engine = service.serving.domain.name, service.serving.engine

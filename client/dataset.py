@@ -1,14 +1,16 @@
 """Interactions of a domain as columns of numbers: ids become row numbers here; bad rows are counted and stay out."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.journal import Entry, Event
+from client.review import unwanted
 from shared.catalog import Catalog, NewItem, behaviour_code, read_catalog
 from shared.errors import DataError
 from shared.tables import Mask, Problem, Report, Table, find_table, first_of_each, problem, read_table
@@ -35,6 +37,16 @@ class Interactions:
         return len(self.users)
 
 
+class Unwanted(NamedTuple):
+    """What users hid or called harmful: pairs of (position in user_ids, row of the catalogue), sorted, each once."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+
+
+NONE_UNWANTED = Unwanted(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 @dataclass(frozen=True)
 class Domain:
     """A data owner's folder, read."""
@@ -44,6 +56,7 @@ class Domain:
     catalog: Catalog
     interactions: Interactions
     reports: tuple[Report, ...]
+    unwanted: Unwanted = NONE_UNWANTED
 
     def describe(self) -> str:
         """Summary for people, several lines: how much there is, and what was wrong, by kind."""
@@ -66,13 +79,26 @@ def read_domain(folder: Path, name: str | None = None, template: str | None = No
 def with_journal(domain: Domain, entries: Sequence[Entry]) -> Domain:
     """The same with what came in while it was serving: new items and users behind the others, events among theirs.
 
-    An event that the files or the journal have already counts once; so does an item.
+    An event that the files or the journal have already counts once; so does an item. What users hid is beside them.
     """
     known = set(domain.catalog.row)
     new = [entry for entry in entries if isinstance(entry, NewItem) and entry.item_id not in known]
     catalog = domain.catalog.with_items(list({item.item_id: item for item in new}.values())) if new else domain.catalog
     events = [entry for entry in entries if isinstance(entry, Event) and entry.item in catalog.row]
-    return replace(domain, catalog=catalog, interactions=with_events(domain.interactions, events, catalog))
+    interactions = with_events(domain.interactions, events, catalog)
+    pairs = pairs_of(unwanted(entries), interactions, catalog)
+    return replace(domain, catalog=catalog, interactions=interactions, unwanted=pairs)
+
+
+def pairs_of(pairs: Iterable[tuple[str, str]], data: Interactions, catalog: Catalog) -> Unwanted:
+    """(user, item) ids as rows; who did nothing and what is not there has none."""
+    pairs = list(pairs)
+    if not pairs:
+        return NONE_UNWANTED
+    row = {user: place for place, user in enumerate(data.user_ids)}
+    found = sorted({(row[user], catalog.row[item]) for user, item in pairs if user in row and item in catalog.row})
+    users, items = np.array(found, np.int64).reshape(-1, 2).T
+    return Unwanted(users, items)
 
 
 def with_events(data: Interactions, events: Sequence[Event], catalog: Catalog) -> Interactions:

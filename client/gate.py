@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -94,6 +95,8 @@ def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     digest.update(json.dumps([*parts, model.base.fingerprint, corpus.domain.catalog.fingerprint]).encode())
     for histories in (corpus.split.train, corpus.split.valid.histories, corpus.split.valid.targets):
         digest.update(histories.offsets.tobytes() + histories.items.tobytes() + histories.behaviours.tobytes())
+    if len(corpus.domain.unwanted.users):
+        digest.update(np.concatenate(corpus.domain.unwanted).tobytes())
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import Field
 
+from client.http_safety import add_safety
 from client.journal import FEEDBACK, Event, Feedback
 from client.service import HomeService, Who
 from shared.catalog import BEHAVIOURS, NewItem
@@ -144,6 +145,8 @@ def application(service: HomeService, version: str) -> FastAPI:
         ]
         newest = found[::-1]
         return told(request, {"total": len(found), "events": newest[skip : skip + k]})
+
+    add_safety(app, service)
 
     @app.get("/api/live")
     async def happening() -> Response:

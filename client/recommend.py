@@ -10,7 +10,9 @@ import numpy.typing as npt
 import torch
 
 from client.dataset import Domain, Interactions, read_domain, with_journal
-from client.journal import Journal
+from client.journal import Entry, Journal
+from client.review import blocked
+from client.rules import Rules, Verdict, judge, read_rules
 from client.store import Home, Kept, load
 from shared.catalog import NewItem, behaviour_code
 from shared.engine import Engine, open_engine
@@ -68,6 +70,7 @@ class Serving:
     private: Private
     people: People
     cache: Path
+    verdict: Verdict  # what the rules say of each item
 
     @property
     def plan(self) -> Plan:
@@ -82,12 +85,30 @@ class Serving:
         return self.model.space(self.domain.catalog.texts, self.cache)
 
     def with_items(self, new: Sequence[NewItem]) -> "Serving":
-        return replace(self, engine=self.engine.with_items(new))
+        return replace(self, engine=self.engine.with_items(new), verdict=self.verdict.with_items(new))
+
+    def under(self, rules: Rules) -> "Serving":
+        """The same under other rules. Raises ConfigError where they do not fit the catalogue."""
+        catalog = self.engine.catalog
+        return replace(self, verdict=judge(rules, catalog))
 
     @cached_property
     def signals(self) -> Signals:
         """Of the domain's items as its files have them, rules aside."""
         return signals_of(self.domain.interactions, len(self.engine))
+
+    def signals_for(self, age: int | None) -> Signals:
+        """The same with what the rules let somebody of that age see; who tells no age is too young for every gate."""
+        return self._gates[self.verdict.gate(age)]
+
+    @cached_property
+    def _gates(self) -> dict[int, Signals]:
+        verdict, found = self.verdict, {}
+        for gate in [0, *verdict.gates]:
+            allowed = torch.from_numpy(verdict.least_age <= gate)
+            names = tuple(rule.name for rule in verdict.rules.rules)
+            found[gate] = replace(self.signals, allowed=allowed, rule=torch.from_numpy(verdict.by), rules=names)
+        return found
 
     def known(self, user_id: str, before: torch.Tensor | None = None, later: Met = Met((), ())) -> Person:
         """A user of this domain with all their events, ``later`` those that no file has yet.
@@ -126,20 +147,34 @@ class Serving:
         places: Past = self.engine.scorer.unlisted(before, before, behaviour_code("other"))
         return Person(places + person.past, person.user, (PASSPORT,) * len(before) + person.titles)
 
-    def top(self, person: Person, k: int) -> tuple[Recommendation, ...]:
-        """The ``k`` best items that this person has not met."""
-        return recommend(self.engine, person, Wish(k), self.signals).items
+    def top(
+        self, person: Person, k: int, without: frozenset[str] = frozenset(), age: int | None = None
+    ) -> tuple[Recommendation, ...]:
+        """The ``k`` best items that this person has not met and that the rules let through."""
+        return recommend(self.engine, person, Wish(k, without=without, age=age), self.signals_for(age)).items
 
     def why(self, person: Person, item: str, most: int) -> tuple[Because, ...]:
         """The events that raise this item's score most, by its id or title. Raises UnknownError where there is none."""
         return why(self.engine, person, torch.tensor([self.engine.item(item)]), most)[0]
 
 
-def open_serving(home: Home, cache: Path, data: Path | None = None, journal: Journal | None = None) -> Serving:
-    """Read a finished run, the domain's files and its journal. Raises DataError where they do not fit each other."""
+def open_serving(
+    home: Home,
+    cache: Path,
+    data: Path | None = None,
+    entries: Sequence[Entry] | None = None,
+    rules: Rules | None = None,
+) -> Serving:
+    """Read a finished run, the domain's files, its journal (or the ``entries`` given) and its rules (or those given).
+
+    Raises DataError where they do not fit each other, ConfigError for rules that cannot be used.
+    """
     kept = load(home)
+    entries = Journal(home.journal).entries if entries is None else entries
+    rules = (read_rules(home.rules) if rules is None else rules).with_reviewed(blocked(entries))
     files = read_domain(data or kept.data, kept.domain)
-    domain = with_journal(files, (journal or Journal(home.journal)).entries)
+    domain = with_journal(files, entries)
+    verdict = judge(rules, domain.catalog)
     base = find_base(kept.plan.model.base)
     model = Recommender(kept.plan.model, base, kept.plan.federation.seed)
     if base_fingerprint(kept.plan.model, base) != kept.base:
@@ -151,7 +186,7 @@ def open_serving(home: Home, cache: Path, data: Path | None = None, journal: Jou
     trained = domain.catalog.first(len(private.bias))
     engine = open_engine(model, trained, private, home.serving, cache)
     engine = engine.with_items(domain.catalog.after(len(trained)))
-    return Serving(kept, domain, engine, private, People(domain.interactions), cache)
+    return Serving(kept, domain, engine, private, People(domain.interactions), cache, verdict)
 
 
 def private_of(kept: Kept, model: Recommender, files: Domain, now: Domain) -> Private:

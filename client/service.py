@@ -5,16 +5,19 @@ takes its place. What comes in is in the journal, on disk, before it is answered
 """
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from client.journal import HARMFUL, HIDE, Entry, Event, Feedback, Journal
+from client.journal import DECISIONS, HARMFUL, HIDE, Decision, Entry, Event, Feedback, Journal
 from client.recommend import Met, Serving, open_serving
+from client.review import blocked, queue
+from client.rules import NOBODY, Rules, read_rules, spelt
 from client.store import Home
 from shared import browse
 from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
@@ -45,14 +48,19 @@ class State:
 class HomeService:
     """One domain's. All methods may be called from any thread; errors are those of ``shared.errors``."""
 
-    def __init__(self, home: Home, cache: Path, data: Path | None = None) -> None:
-        """Raises DataError where there is no finished run that can serve."""
+    def __init__(self, home: Home, cache: Path, data: Path | None = None, rules: Path | None = None) -> None:
+        """``rules`` is the file of block-lists and age gates, by default the home's own.
+
+        Raises DataError where there is no finished run that can serve, ConfigError for rules that cannot be used.
+        """
         self.home, self._cache, self._data = home, cache, data
         self.journal = Journal(home.journal)
         self.listeners: list[Listener] = []
-        self._writing = threading.Lock()
-        self._seen = self._mark()
-        self.state = self._read()
+        self.rules_file = home.rules if rules is None else rules
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._seen, self._rules_seen = self._mark(), mark_of(self.rules_file)
+        self._rules: Rules = read_rules(self.rules_file)  # the file's own
+        self.state = self._read(list(self.journal.entries))
 
     @property
     def serving(self) -> Serving:
@@ -63,7 +71,7 @@ class HomeService:
         state = self.state
         if who.user is not None:
             wish = replace(wish, without=wish.without | state.hidden.get(who.user, frozenset()))
-        return recommend(state.serving.engine, self._person(state, who), wish, state.serving.signals)
+        return recommend(state.serving.engine, self._person(state, who), wish, state.serving.signals_for(wish.age))
 
     def explain(self, who: Who, item: str, most: int) -> tuple[str, tuple[Because, ...]]:
         """(id of the item, events that raise its score most)."""
@@ -117,37 +125,105 @@ class HomeService:
             self._enter([feedback])
         self._tell("feedback", {"what": feedback.what})
 
+    def rules(self) -> dict[str, Any]:
+        """The rules in force: names, ages, how many items each strikes; and the version that the log names."""
+        verdict = self.serving.verdict
+        found = [
+            {"rule": rule.name, "items": verdict.counts[rule.name]}
+            | ({} if rule.least_age == NOBODY else {"least_age": rule.least_age})
+            for rule in verdict.rules.rules
+        ]
+        return {"version": verdict.rules.version, "rules": found}
+
+    def queue(self) -> list[dict[str, Any]]:
+        """Items that users called harmful and nobody decided about yet, the most reported first."""
+        engine = self.serving.engine
+        rows = engine.catalog.row
+        return [
+            {"title": engine.title(rows[one.item]) if one.item in rows else "", **asdict(one)}
+            for one in queue(self.journal.entries)
+        ]
+
+    def decide(self, item: str, what: str) -> None:
+        """Take an item out of the queue: ``block`` it for everybody, or ``keep`` it. On disk, and in force, at once.
+
+        Raises UnknownError for an item that is not there, ConfigError for another decision.
+        """
+        if what not in DECISIONS:
+            raise ConfigError(f"expected a decision among {', '.join(DECISIONS)}, found {what[:40]!r}")
+        with self._writing:
+            if item not in self.serving.engine.catalog.row:
+                raise UnknownError(f"the catalogue has no item {item[:80]!r}")
+            self._enter([Decision(item, what, time.time())])
+            self._judge()
+        self._tell("decision", {"what": what})
+
+    def refresh_rules(self) -> str | None:
+        """Take over a changed file of rules; their version, names and counts, None where it did not change.
+
+        Raises ConfigError when it cannot be used: the old rules stay.
+        """
+        mark = mark_of(self.rules_file)
+        if mark == self._rules_seen:
+            return None
+        if mark is None:
+            raise ConfigError(f"{self.rules_file} is gone; put it back, or an empty file for no rules")
+        rules = read_rules(self.rules_file)
+        with self._writing:
+            judged = self.serving.under(rules.with_reviewed(blocked(self.journal.entries)))
+            self.state = replace(self.state, serving=judged)
+            self._rules, self._rules_seen = rules, mark
+        self._tell("rules", {"version": judged.verdict.rules.version})
+        return spelt(judged.verdict)
+
+    def _judge(self) -> None:
+        self.state = replace(self.state, serving=self.serving.under(self._in_force()))
+
     def refresh(self) -> str | None:
-        """Take over a model that was trained since; its version, None where there is none.
+        """Take over a model that was trained since, and what other processes wrote; its version, None for neither.
 
         Raises DataError when it cannot serve.
         """
-        if (mark := self._mark()) == self._seen:
-            return None
-        count = len(self.journal.entries)
-        state = self._read()
-        with self._writing:
-            for entry in self.journal.entries[count:]:
-                _note(state, entry)
-            self.state, self._seen = state, mark
+        with self._reading:
+            mark = self._mark()
+            if mark == self._seen and not self.journal.stale:
+                return None
+            with self._writing:  # what is answered meanwhile is in the journal's entries, behind these
+                self.journal.reload()
+                known = list(self.journal.entries)
+            state = self._read(known)
+            with self._writing:
+                for entry in self.journal.entries[len(known) :]:
+                    if isinstance(entry, NewItem):
+                        state.serving = state.serving.with_items([entry])
+                    _note(state, entry)
+                state.serving = state.serving.under(self._in_force())
+                self.state, self._seen = state, mark
         self._tell("model", {"model": state.serving.engine.version})
         return state.serving.engine.version
 
-    def watch(self, stopped: threading.Event, say: Callable[[str], None] = print) -> None:
-        """Refresh until told to stop."""
-        watch(self.refresh, self._mark, stopped, say=say)
+    def _in_force(self) -> Rules:
+        return self._rules.with_reviewed(blocked(self.journal.entries))
 
-    def _read(self) -> State:
-        serving = open_serving(self.home, self._cache, self._data, self.journal)
+    def watch(self, stopped: threading.Event, every_s: float = 1.0, say: Callable[[str], None] = print) -> None:
+        """Take over new models and new rules until told to stop."""
+        rules = (self.refresh_rules, lambda: mark_of(self.rules_file), stopped, every_s, say, "rules")
+        beside = threading.Thread(target=watch, args=rules, daemon=True)
+        beside.start()
+        watch(self.refresh, self._mark, stopped, every_s, say)
+        beside.join()
+
+    def _read(self, entries: Sequence[Entry]) -> State:
+        serving = open_serving(self.home, self._cache, self._data, entries, self._rules)
         state = State(serving)
-        for entry in self.journal.entries:
+        for entry in entries:
             if isinstance(entry, Feedback):
                 _note(state, entry)
         return state
 
     def _mark(self) -> object:
         """Changes when a training leaves another model: ``home.json`` is written last."""
-        return mark_of(self.home.about)
+        return mark_of(self.home.about), mark_of(self.home.forgotten)
 
     def _enter(self, entries: Sequence[Entry]) -> None:
         self.journal.append(entries)

@@ -57,6 +57,22 @@ class Home:
         return self.folder / "journal.jsonl"
 
     @property
+    def rules(self) -> Path:
+        return self.folder / "rules.toml"
+
+    @property
+    def shown(self) -> Path:
+        return self.folder / "shown"
+
+    @property
+    def audits(self) -> Path:
+        return self.folder / "audits"
+
+    @property
+    def forgotten(self) -> Path:
+        return self.folder / "forgotten.jsonl"
+
+    @property
     def serving(self) -> Path:
         return self.folder / "serving"
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from client.adversary import worst_case
 from client.batches import interleave, pad, shuffled, windows
 from client.corpus import Corpus
+from client.dataset import Unwanted
 from client.evaluate import validate
 from client.losses import LOSSES
 from shared.errors import TrainingError
@@ -154,17 +155,21 @@ def _batch_step(
     ``first`` (newcomers,) are the items that histories began with: what to show somebody of whom nothing is known.
     """
     wanted = answers(batch, first)
+    refused = refusals(batch, catalogue.corpus.domain.unwanted) if plan.train.unwanted else None
     negatives = among = None
     if plan.train.negatives:
         negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
     elif len(catalogue.rivals) < len(catalogue.leaf) or 0 < plan.train.candidates < len(catalogue.leaf):
         most = plan.train.candidates or len(catalogue.leaf)
-        among, stands_for = candidates(batch.items, catalogue.rivals, most, draw)
+        present = batch.items if refused is None else torch.cat([batch.items.flatten(), refused[1]])
+        among, stands_for = candidates(present, catalogue.rivals, most, draw)
         wanted = torch.searchsorted(among, wanted)
+        refused = None if refused is None else (refused[0], torch.searchsorted(among, refused[1]))
 
     def loss_at(x: torch.Tensor) -> torch.Tensor:
         logits = predictions(model, catalogue.space, x, private, batch, len(first), among)
-        return _loss(logits if among is None else logits + stands_for, wanted, negatives, plan.train.loss)
+        found = _loss(logits if among is None else logits + stands_for, wanted, negatives, plan.train.loss)
+        return found if refused is None else found + plan.train.unwanted * push_down(logits, wanted, batch, refused)
 
     loss = loss_at(catalogue.leaf)
     whole = loss
@@ -204,6 +209,39 @@ def predictions(
 def answers(batch: Batch, first: torch.Tensor) -> torch.Tensor:
     """Each event after the first of its row, then ``first``, the items that histories began with: (positions,)."""
     return torch.cat([batch.items[:, 1:][batch.mask[:, 1:]], first])
+
+
+def refusals(batch: Batch, unwanted: Unwanted) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What the batch's users hid or called harmful: (row of the batch, item), (pairs,) each; None for nothing.
+
+    Such a pair is in no history, so nothing else in the loss speaks of it.
+    """
+    if not len(unwanted.users):
+        return None
+    users = batch.users.numpy()
+    start, stop = np.searchsorted(unwanted.users, users), np.searchsorted(unwanted.users, users, side="right")
+    if not (stop > start).any():
+        return None
+    rows = np.repeat(np.arange(len(users)), stop - start)
+    places = np.concatenate([np.arange(a, b) for a, b in zip(start, stop, strict=True)])
+    return torch.from_numpy(rows), torch.from_numpy(unwanted.items[places])
+
+
+def push_down(
+    logits: torch.Tensor, wanted: torch.Tensor, batch: Batch, refused: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
+    """The pairwise loss of BPR (Rendle et al. 2009) with what a user refused below what they did, at each position.
+
+    ``logits`` (positions, items) and ``wanted`` (positions,) as ``predictions`` and ``answers`` have them, ``refused``
+    as ``refusals``. A user's term has the mean of their refused items: as heavy as one more negative, however many.
+    """
+    row = batch.mask[:, 1:].nonzero(as_tuple=True)[0]  # whose each position is; newcomers come behind and are nobody
+    rows, items = refused
+    at, pair = (row[:, None] == rows[None, :]).nonzero(as_tuple=True)
+    lead = logits[at, wanted[at]] - logits[at, items[pair]]
+    other = items[pair] != wanted[at]  # who did it once, and hid it later, did it
+    share = 1 / torch.bincount(rows, minlength=len(batch.users))[row[at]]
+    return (F.softplus(-lead.float()) * share * other).sum()
 
 
 def candidates(

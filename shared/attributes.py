@@ -36,7 +36,7 @@ def read_attributes(catalog: Catalog) -> Attributes:
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     names: dict[tuple[str, str], str] = {}
     for column, cells in catalog.columns.items():
-        for row, values in enumerate(_values(cells)):
+        for row, values in enumerate(values_of(cells)):
             for value in dict.fromkeys(values):
                 key = (column, value.casefold())
                 found[key].append(row)
@@ -49,7 +49,7 @@ def read_attributes(catalog: Catalog) -> Attributes:
     return Attributes(rows, tuple(tuple(one) for one in of_item))
 
 
-def _values(cells: tuple[str, ...]) -> list[list[str]]:
+def values_of(cells: tuple[str, ...]) -> list[list[str]]:
     """Of each cell. Commas, semicolons and bars part values; without any, words do where a column has few different."""
     filled = [cell for cell in cells if cell]
     if any(SEPARATORS.search(cell) for cell in filled):

@@ -30,6 +30,10 @@ def _fit(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ConfigError(f"{where}: expected a list such as ['a', 'b'], found {value!r}")
         return tuple(_fit(hint.__args__[0], part, where) for part in value)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected a table such as {{name = ...}}, found {value!r}")
+        return {key: _fit(hint.__args__[1], part, f"{where}.{key}") for key, part in value.items()}
     options = getattr(hint, "__args__", None) if origin is None else None
     kinds = tuple(options) if options else (hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):

@@ -57,6 +57,7 @@ class TrainPlan:
     negatives: int = 0  # sampled from the public catalogue; 0 = the whole catalogue (softmax only)
     candidates: int = 4096  # items of a larger catalogue that stand for it in one batch; 0 = always all
     user_events: int = 1000  # most recent events of a user that are learnt from
+    unwanted: float = 1.0  # weight of what a user hid or reported, as a negative; never under privacy.epsilon
     judge_unmet: bool = False  # items without a training interaction count as passed over
     batch_users: int = 128
     least_steps: int = 32  # user batches an epoch at least; small domains take smaller batches for it

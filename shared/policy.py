@@ -4,6 +4,7 @@ Candidates from the index; those met before, struck by rules or outside the filt
 tilted by popularity and freshness, spread out (MMR), cut to the page and given its reasons.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +51,8 @@ class Signals:
     popularity: torch.Tensor  # log(1 + events), as standard deviations from the mean
     freshness: torch.Tensor  # 1 the newest, 0 the oldest
     allowed: torch.Tensor  # booleans: what the rules let through for who asks
+    rule: torch.Tensor | None = None  # place in ``rules`` of the first one that strikes an item; none where none does
+    rules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class Answer:
     items: tuple[Recommendation, ...]
     more: bool  # whether there is a next page
     struck: int  # items that would have stood before its last one but for the rules
+    struck_by: Mapping[str, int] = field(default_factory=dict)  # how many of them by each rule
 
 
 def recommend(engine: Engine, person: Person, wish: Wish, signals: Signals) -> Answer:
@@ -110,7 +114,7 @@ def recommend(engine: Engine, person: Person, wish: Wish, signals: Signals) -> A
         Recommendation(wish.skip + place, engine.catalog.ids[row], engine.title(row), round(score, 4), tuple(reason))
         for place, (row, score, reason) in enumerate(zip(rows.tolist(), scores.tolist(), because, strict=True), 1)
     )
-    return Answer(engine.name, engine.version, items, more, struck)
+    return Answer(engine.name, engine.version, items, more, len(struck), _by_rule(struck, signals))
 
 
 def why(engine: Engine, person: Person, rows: torch.Tensor, most: int) -> list[tuple[Because, ...]]:
@@ -123,6 +127,13 @@ def why(engine: Engine, person: Person, rows: torch.Tensor, most: int) -> list[t
 
 def named(person: Person, reason: Reason) -> Because:
     return Because(person.titles[reason.event], round(reason.drop, 4))
+
+
+def _by_rule(struck: torch.Tensor, signals: Signals) -> dict[str, int]:
+    """How many of the rows each rule struck, where the rules have names."""
+    if signals.rule is None or not len(struck):
+        return {}
+    return dict(Counter(signals.rules[which] for which in signals.rule[struck].tolist()))
 
 
 def _fitting(engine: Engine, person: Person, wish: Wish) -> torch.Tensor:
@@ -144,8 +155,8 @@ def _fitting(engine: Engine, person: Person, wish: Wish) -> torch.Tensor:
 
 def _pool(
     engine: Engine, query: Query, wish: Wish, fitting: torch.Tensor, signals: Signals
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(rows, their scores, how many better ones the rules struck). Filters never starve it: it asks for more until
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(rows, their scores, rows of better ones that the rules struck). Filters never starve it: it asks for more until
     there are enough, at last for the whole catalogue."""
     tilted = bool(wish.diversity or wish.popularity or wish.freshness)
     need = (wish.skip + wish.k) * (POOL if tilted else 1) + 1  # one more tells whether there is a next page
@@ -160,8 +171,7 @@ def _pool(
     scores = engine.scorer.scores(query, kept)
     struck = rows[fitting[rows] & ~signals.allowed[rows]]
     last = torch.topk(scores, min(need, len(scores))).values.min() if len(scores) else torch.tensor(-torch.inf)
-    better = int((engine.scorer.scores(query, struck) > last).sum()) if len(struck) else 0
-    return kept, scores, better
+    return kept, scores, struck[engine.scorer.scores(query, struck) > last] if len(struck) else struck
 
 
 def _growing(count: int, items: int) -> Iterator[int]:

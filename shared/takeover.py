@@ -11,20 +11,22 @@ def watch(
     stopped: threading.Event,
     every_s: float = 1.0,
     say: Callable[[str], None] = print,
+    what: str = "model",
 ) -> None:
-    """Refresh until told to stop. ``refresh`` gives the name of a model that it took over, else None.
+    """Refresh until told to stop. ``refresh`` gives the name of a model (or of ``what``) that it took over, else None.
 
     One that cannot serve is said once for each ``mark``, which changes with every training; the old one stays.
     """
-    complained: object = None
+    stays = "one stays" if what == "model" else "ones stay"
+    complained: object = object()
     while not stopped.wait(every_s):
         try:
             if (name := refresh()) is not None:
-                say(f"serves the model {name}")
+                say(f"serves the {what} {name}")
         except Exception as error:
             if (found := mark()) != complained:
                 complained = found
-                say(f"cannot serve the new model, the old one stays: {error}")
+                say(f"cannot serve the new {what}, the old {stays}: {error}")
 
 
 def mark_of(path: Path) -> object:

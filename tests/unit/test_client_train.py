@@ -1,14 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from support.tiny_members import tiny_plan
 
 import client.train as train_module
-from client.evaluate import evaluate
+from client.dataset import NONE_UNWANTED, Unwanted
+from client.evaluate import evaluate, model_score
+from client.privacy import train_privately
 from client.rounds import DomainMember
-from client.train import candidates, train
+from client.train import candidates, push_down, refusals, train
 from shared.errors import TrainingError
-from shared.model import Recommender, adapter_tensors, load_adapter_tensors, positions_logits, released_names
+from shared.model import Batch, Recommender, adapter_tensors, load_adapter_tensors, positions_logits, released_names
 from shared.prefix import find_base
 
 
@@ -185,3 +189,74 @@ def test_somebody_unknown_is_shown_what_histories_begin_with(members, tiny_base)
     model, _, private, _ = fit(members, plan, epochs=12)
     private.user.weight.data.normal_()  # nobody's residual is nobody's
     assert surprise(model.eval(), private) < surprise(start.eval(), corpus.private(start)) - 0.15
+
+
+def test_what_a_user_refused_is_found_among_a_batch():
+    unwanted = Unwanted(np.array([1, 4, 4]), np.array([7, 2, 9]))
+    one = torch.ones(3, 2, dtype=torch.int64)
+    rows, items = refusals(Batch(torch.tensor([4, 0, 1]), one, one, one.bool()), unwanted)
+    assert rows.tolist() == [0, 0, 2]
+    assert items.tolist() == [2, 9, 7]
+    assert refusals(Batch(torch.tensor([0, 3]), one[:2], one[:2], one[:2].bool()), unwanted) is None
+    assert refusals(Batch(torch.tensor([4]), one[:1], one[:1], one[:1].bool()), NONE_UNWANTED) is None
+
+
+def test_a_push_down_is_the_pairwise_loss_by_hand():
+    # Two users of two predicted events each, the second one's last masked; a newcomer's position behind.
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    batch = Batch(
+        torch.tensor([5, 6]), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, dtype=torch.int64), mask
+    )
+    logits = torch.tensor([[0.0, 1.0, 2.0], [3.0, 0.0, 1.0], [0.0, 0.0, 4.0], [9.0, 9.0, 9.0]])
+    wanted = torch.tensor([0, 1, 2, 0])
+    refused = (torch.tensor([0, 0, 1]), torch.tensor([1, 2, 0]))
+    # First user: leads -1 and -2; 1 is wanted itself, -1. Second: lead 4. Of two refused items each counts half.
+    log1p = np.logaddexp(0, np.array([1.0, 2.0, 1.0]))
+    expected = log1p.sum() / 2 + np.logaddexp(0, -4.0)
+    assert float(push_down(logits, wanted, batch, refused)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sets", ["train.candidates=0", "train.candidates=24"])
+def test_training_moves_what_a_user_refused_down_for_that_user(members, tiny_base, sets):
+    """Relative to the same training without it: of users who each refuse the best of what they did not meet."""
+    plan = tiny_plan(tiny_base, sets)
+    member = members[0]
+    model, corpus, private, _ = fit(members, plan)
+    asking = corpus.split.test.take(np.arange(24))
+
+    def scores(model, corpus, private):
+        return model_score(model, corpus, asking, private)(np.arange(len(asking)))
+
+    before = scores(model, corpus, private)
+    new = before.clone()
+    for row, user in enumerate(asking.users):
+        new[row, torch.from_numpy(corpus.split.train.row(int(user)).astype(np.int64))] = -torch.inf
+    pairs = Unwanted(asking.users.astype(np.int64), new.argmax(1).numpy())
+    member.domain, member._corpus = replace(member.domain, unwanted=pairs), None
+    after = scores(*fit(members, plan)[:3])
+
+    def lead(scores):
+        return scores[torch.arange(len(asking)), torch.from_numpy(pairs.items)] - scores.mean(1)
+
+    assert (lead(after) < lead(before)).float().mean() > 0.8
+    assert (lead(after) - lead(before)).mean() < -0.1
+    assert torch.equal(scores(*fit(members, tiny_plan(tiny_base, sets, "train.unwanted=0.0"))[:3]), before)
+
+
+def test_what_users_refused_never_enters_private_training(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
+    member = members[0]
+    fresh = adapter_tensors(Recommender(plan.model, find_base(plan.model.base), 7))
+
+    def released(domain):
+        member.domain, member._corpus = domain, None
+        model = Recommender(plan.model, find_base(plan.model.base), 7)
+        load_adapter_tensors(model, fresh)
+        names = released_names(plan, list(fresh))
+        train_privately(model, member.corpus(plan), plan, 1.0, names, ("t",), simulated=True)
+        return adapter_tensors(model)
+
+    users = np.arange(len(member.domain.interactions.user_ids))
+    one = released(member.domain)
+    two = released(replace(member.domain, unwanted=Unwanted(users, np.zeros_like(users))))
+    assert all(np.array_equal(one[name], two[name]) for name in one)

@@ -17,7 +17,7 @@ ONLY_IN = {
     "polars": {"shared/tables.py"},
     "grpc": {"client/relay.py", "client/worker.py"},
     "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py", "client/chance.py", *SUMS},
-    "fastapi": {"shared/http.py", "client/http_api.py", "server/http_api.py"},
+    "fastapi": {"shared/http.py", "client/http_safety.py", "client/http_api.py", "server/http_api.py"},
     "uvicorn": {"shared/http.py"},
     "usearch": {"shared/index.py"},
     "matplotlib": {"simulations/plots.py"},

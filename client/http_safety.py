@@ -1,0 +1,26 @@
+"""The doors of a domain's REST API that are a reviewer's, not a user's: rules, complaints."""
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+from client.service import HomeService
+from shared.http import Name, Strict, told
+
+
+class DecisionBody(Strict):
+    decision: Name
+
+
+def add_safety(app: FastAPI, service: HomeService) -> None:
+    @app.get("/api/rules")
+    async def rules(request: Request) -> Response:
+        return told(request, service.rules())
+
+    @app.get("/api/queue")
+    def queue(request: Request) -> Response:
+        return told(request, {"waiting": service.queue()})
+
+    @app.post("/api/queue/{item_id}")
+    def decide(item_id: str, body: DecisionBody) -> dict[str, str]:
+        service.decide(item_id, body.decision)
+        return {"item_id": item_id, "decision": body.decision}
