@@ -242,27 +242,35 @@ def explain(
     item: Annotated[str, typer.Option(help="The item, by its id or its title.")],
     user: Annotated[str | None, typer.Option(help="A user of this domain.")] = None,
     history: Annotated[str | None, typer.Option(help='Titles, oldest first: "title; title".')] = None,
-    most: Annotated[int, typer.Option(min=1, help="How many reasons.")] = 3,
+    most: Annotated[int, typer.Option(min=1, help="How many of each kind.")] = 3,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Some of because, words, paths, rules, friends, nearest, with commas.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
 ) -> None:
-    """Print which events of a user or a history raise an item's score, and by how much it would fall without each."""
+    """Print why an item is recommended to a user or a history: the events and the words that raise its score, ways
+    over attributes, rules of the domain's people, and what is most like it among what was met."""
     with settled():
         if (user is None) == (history is None):
             raise ConfigError("explain expects either --user ID or --history TITLES")
+        from client.explain import explain_at_home, sentences
         from client.recommend import open_serving
         from client.store import Home
+        from shared.explanation import PARTS, check_parts
 
+        wanted = [name.strip() for text in only or [] for name in text.split(",") if name.strip()] or PARTS
+        check_parts(wanted)
         serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         person = serving.known(user) if user is not None else serving.described((history or "").split(";"))
-        found = serving.why(person, item, most)
+        found = explain_at_home(serving, person, serving.engine.item(item), most, wanted, user)
         if as_json:
-            typer.echo(json.dumps({"domain": serving.domain.name, "because": [asdict(one) for one in found]}, indent=2))
+            typer.echo(json.dumps({"domain": serving.domain.name, **asdict(found)}, indent=2, ensure_ascii=False))
             return
-        for one in found:
-            typer.echo(f"because of {one.title}: the score would be {one.drop:.2f} lower without it")
-        if not found:
+        if "because" in wanted and not found.because:
             typer.echo("no event of this history raises its score: it stands there for what most people like")
+        for line in sentences(found):
+            typer.echo(line)
 
 
 @app.command()

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.friends import NOBODY, Friends, read_friends
 from client.journal import Entry, Event
 from client.review import unwanted
 from shared.catalog import Catalog, NewItem, behaviour_code, read_catalog
 from shared.errors import DataError
+from shared.knowledge import Knowledge, read_knowledge
 from shared.tables import Mask, Problem, Report, Table, find_table, first_of_each, problem, read_table
 
 DAY_S = 86_400.0
@@ -56,6 +58,8 @@ class Domain:
     catalog: Catalog
     interactions: Interactions
     reports: tuple[Report, ...]
+    knowledge: Knowledge = field(default_factory=Knowledge)
+    friends: Friends = NOBODY
     unwanted: Unwanted = NONE_UNWANTED
 
     def describe(self) -> str:
@@ -71,9 +75,13 @@ class Domain:
 def read_domain(folder: Path, name: str | None = None, template: str | None = None) -> Domain:
     """Catalogue and interactions of a folder. Raises DataError when a file cannot be used; changes nothing on disk."""
     catalog, catalog_report = read_catalog(folder, name, template)
-    path = find_table(folder, "inter", "interactions", Path(catalog_report.file).stem)
+    stem = Path(catalog_report.file).stem
+    path = find_table(folder, "inter", "interactions", stem)
     interactions, report = read_interactions(path, catalog)
-    return Domain(catalog.domain, folder, catalog, interactions, (catalog_report, report))
+    knowledge, graph_reports = read_knowledge(folder, stem, catalog)
+    friends, net_reports = read_friends(folder, stem, interactions.user_ids)
+    reports = (catalog_report, report, *graph_reports, *net_reports)
+    return Domain(catalog.domain, folder, catalog, interactions, reports, knowledge, friends)
 
 
 def with_journal(domain: Domain, entries: Sequence[Entry]) -> Domain:

@@ -14,6 +14,7 @@ from client.journal import FEEDBACK, Event, Feedback
 from client.service import HomeService, Who
 from shared.catalog import BEHAVIOURS, NewItem
 from shared.errors import ConfigError
+from shared.explanation import PARTS
 from shared.http import MOST_BATCH, MOST_HISTORY, Live, Name, Strict, WishBody, Words, new_app, told
 
 PAGES = Path(__file__).parent / "web"
@@ -37,7 +38,8 @@ class WhyBody(Strict):
     item: Words
     user: Name | None = None
     history: list[Words] = Field(default_factory=list, max_length=MOST_HISTORY)
-    most: int = Field(3, ge=1, le=20)
+    most: int = Field(3, ge=1, le=20)  # of each part
+    parts: list[Name] = Field(list(PARTS), max_length=len(PARTS), description=", ".join(PARTS))
 
 
 class EventBody(Strict):
@@ -98,8 +100,8 @@ def application(service: HomeService, version: str) -> FastAPI:
 
     @app.post("/api/explain")
     def explain(body: WhyBody, request: Request) -> Response:
-        item, because = service.explain(Who(body.user, tuple(body.history)), body.item, body.most)
-        return told(request, {"item_id": item, "because": because})
+        who = Who(body.user, tuple(body.history))
+        return told(request, service.explanation(who, body.item, body.most, body.parts))
 
     @app.post("/api/events", status_code=201)
     def events(body: EventsBody) -> dict[str, int]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from client.associations import Associations, Rows
 from client.dataset import Domain, Interactions, read_domain, with_journal
 from client.journal import Entry, Journal
 from client.review import blocked
@@ -109,6 +110,16 @@ class Serving:
             names = tuple(rule.name for rule in verdict.rules.rules)
             found[gate] = replace(self.signals, allowed=allowed, rule=torch.from_numpy(verdict.by), rules=names)
         return found
+
+    @cached_property
+    def associations(self) -> Associations:
+        """What the domain's people do who met something with an attribute."""
+        attributes, facts = self.engine.attributes, self.domain.knowledge.facts
+
+        def rows_of(attribute: tuple[str, str]) -> Rows:
+            return np.concatenate([attributes.having(*attribute), facts.having(*attribute)])
+
+        return Associations(self.domain.interactions, rows_of, len(self.engine))
 
     def known(self, user_id: str, before: torch.Tensor | None = None, later: Met = Met((), ())) -> Person:
         """A user of this domain with all their events, ``later`` those that no file has yet.

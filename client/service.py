@@ -7,13 +7,14 @@ takes its place. What comes in is in the journal, on disk, before it is answered
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from client.explain import explain_at_home
 from client.journal import DECISIONS, HARMFUL, HIDE, Decision, Entry, Event, Feedback, Journal
 from client.recommend import Met, Serving, open_serving
 from client.review import blocked, queue
@@ -22,6 +23,7 @@ from client.store import Home
 from shared import browse
 from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
 from shared.errors import ConfigError, UnknownError
+from shared.explanation import PARTS, Explanation
 from shared.policy import Answer, Because, Person, Wish, recommend, why
 from shared.takeover import mark_of, watch
 
@@ -58,6 +60,7 @@ class HomeService:
         self.listeners: list[Listener] = []
         self.rules_file = home.rules if rules is None else rules
         self._writing, self._reading = threading.Lock(), threading.Lock()
+        self._explaining = threading.Lock()  # one at a time: recommendations shall not wait for many
         self._seen, self._rules_seen = self._mark(), mark_of(self.rules_file)
         self._rules: Rules = read_rules(self.rules_file)  # the file's own
         self.state = self._read(list(self.journal.entries))
@@ -79,6 +82,13 @@ class HomeService:
         engine = state.serving.engine
         row = engine.item(item)
         return engine.catalog.ids[row], why(engine, self._person(state, who), torch.tensor([row]), most)[0]
+
+    def explanation(self, who: Who, item: str, most: int, parts: Collection[str] = PARTS) -> Explanation:
+        """Why an item stands where it stands for somebody, from all sides. Raises ConfigError, UnknownError."""
+        state = self.state
+        row = state.serving.engine.item(item)
+        with self._explaining:
+            return explain_at_home(state.serving, self._person(state, who), row, most, parts, who.user)
 
     def history(self, user: str) -> list[tuple[str, str, str]]:
         """A user's events, oldest first: (item id, title, behaviour). Raises UnknownError."""

@@ -120,7 +120,7 @@ class Engine:
 
 def read_texts(model: Recommender, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Vectors of any texts by the base and by the adapted encoder, before a catalogue's whitening: (texts, dim)."""
-    # The tokenizer is one object, and reading by the base turns the model's adapters off for that time.
+    # The tokenizer, and the switch for torch's attention kernels, are one object for all threads.
     with READING, torch.no_grad():
         tokens = tokenize(model.base, texts, model.plan.max_tokens)
         states = [prefix_forward(model.top.bert, [ids], model.split)[0] for ids in tokens]

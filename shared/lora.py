@@ -1,5 +1,6 @@
 """LoRA adapters on the top layers, through PEFT; and the top layers as a module of their own."""
 
+import copy
 import json
 import math
 from collections.abc import Iterator
@@ -91,6 +92,14 @@ class TopLayers(nn.Module):
             if ".lora_" in name:
                 module.training = mode
         return self
+
+
+def without_adapters(top: TopLayers) -> TopLayers:
+    """The same layers as the base has them: its weights are shared, the adapters are copies and switched off."""
+    base = {id(value): value for name, value in top.named_parameters() if ".lora_" not in name}
+    plain = copy.deepcopy(top, base)
+    plain.wrapped.base_model.disable_adapter_layers()  # type: ignore[union-attr, operator]
+    return plain
 
 
 def save_adapter(model: nn.Module, tensors: Tensors, folder: Path) -> None:

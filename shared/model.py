@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shared.catalog import BEHAVIOURS
-from shared.lora import TopLayers, attach, lora_parameters
+from shared.lora import TopLayers, attach, lora_parameters, without_adapters
 from shared.neighbours import Neighbours
 from shared.payload import Tensors, table_name
 from shared.plan import ModelPlan, Plan
@@ -75,6 +75,9 @@ class Recommender(nn.Module):
                 plan.dropout,
             )
         self.mix = Mix()
+        # The encoder as it came, sharing its weights: switching adapters off and on would show to other threads.
+        # In a tuple, so that it is no part of the module's own parameters.
+        self._plain = (without_adapters(self.top),)
         self._encoded: dict[int, tuple[Space, bytes, torch.Tensor]] = {}
 
     def sibling(self) -> "Recommender":
@@ -94,24 +97,28 @@ class Recommender(nn.Module):
 
     def encode_plain(self, states: PrefixStates) -> torch.Tensor:
         """Text vectors of the frozen base itself, adapters or not, before whitening: (texts, dim)."""
-        with self.top.wrapped.disable_adapter():  # type: ignore[operator]
-            return self.encode_raw(states, np.arange(len(states)))
+        return self._through(self.plain, states, np.arange(len(states)))
 
-    @torch.no_grad()
+    @property
+    def plain(self) -> TopLayers:
+        """The top layers of the base itself."""
+        return self._plain[0]
+
     def encode_raw(self, states: PrefixStates, rows: Rows) -> torch.Tensor:
         """Text vectors before whitening, (rows, dim), no gradient."""
-        out = torch.empty(len(rows), self.dim)
-        at = {int(row): place for place, row in enumerate(rows)}
-        for part in states.batches(rows):
-            out[[at[int(row)] for row in part]] = self.encode_part(states, part)
-        return out
+        return self._through(self.top, states, rows)
 
     def encode_part(self, states: PrefixStates, rows: Rows) -> torch.Tensor:
         """The same for one batch of rows, with gradient where enabled."""
-        hidden, mask = states.padded(rows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
-            vectors: torch.Tensor = self.top(hidden if BF16 else hidden.float(), mask)
-            return vectors
+        return _vectors(self.top, states, rows)
+
+    @torch.no_grad()
+    def _through(self, top: TopLayers, states: PrefixStates, rows: Rows) -> torch.Tensor:
+        out = torch.empty(len(rows), self.dim)
+        at = {int(row): place for place, row in enumerate(rows)}
+        for part in states.batches(rows):
+            out[[at[int(row)] for row in part]] = _vectors(top, states, part)
+        return out
 
     def encode(self, space: Space) -> torch.Tensor:
         """Whitened text vectors of the whole catalogue, (items, dim), no gradient.
@@ -143,6 +150,13 @@ class Recommender(nn.Module):
     def prior(self, space: Space, batch: Batch) -> torch.Tensor:
         """Recency-weighted mean of the base's own vectors after each event: (users, events, dim)."""
         return recency_mean(space.base[batch.items] * batch.mask[..., None], self.plan.recency)
+
+
+def _vectors(top: TopLayers, states: PrefixStates, rows: Rows) -> torch.Tensor:
+    hidden, mask = states.padded(rows)
+    with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
+        vectors: torch.Tensor = top(hidden if BF16 else hidden.float(), mask)
+        return vectors
 
 
 class Private(nn.Module):

@@ -264,13 +264,30 @@ def _tokenizer(source: str) -> Any:
     return AutoTokenizer.from_pretrained(source)
 
 
+def word_pieces(base: Base, text: str, max_tokens: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of one text as ``tokenize`` gives them, and where each stands in it: (start, end), equal for marks of
+    the tokenizer's own."""
+    found = _tokenizer(base.source)(text, truncation=True, max_length=max_tokens, return_offsets_mapping=True)
+    return list(found["input_ids"]), [(start, end) for start, end in found["offset_mapping"]]
+
+
+def blank_token(base: Base) -> int:
+    """Id of the token that stands for no word in particular."""
+    tokenizer = _tokenizer(base.source)
+    return int(tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id)
+
+
 def prefix_forward(model: Bert, tokens: list[list[int]], split: int) -> torch.Tensor:
     """Embeddings and the layers below the split: (texts, longest, width), float32."""
     longest = max(len(ids) for ids in tokens)
     pad = int(model.config.pad_token_id or 0)
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in tokens])
     mask = torch.arange(longest) < torch.tensor([len(row) for row in tokens])[:, None]
-    hidden: torch.Tensor = model.embeddings(input_ids=ids)
+    return prefix_layers(model, model.embeddings(input_ids=ids), mask, split)
+
+
+def prefix_layers(model: Bert, hidden: torch.Tensor, mask: torch.Tensor, split: int) -> torch.Tensor:
+    """The layers below the split on embedded texts (texts, tokens, width), with gradient where enabled."""
     for layer in model.encoder.layer[:split]:
         hidden = layer(hidden, attention_mask(mask))
     return hidden

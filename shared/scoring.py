@@ -134,12 +134,22 @@ class Scorer:
         for row, past in enumerate(pasts):
             tuned[row, : len(past)], plain[row, : len(past)] = past.tuned, past.plain
             kinds[row, : len(past)] = past.behaviours
-        at = (torch.arange(len(pasts)), torch.tensor(lengths) - 1)  # the towers look back only: padding tells nothing
-        u = self.model.user(tuned, kinds, recency_mean(tuned, plan.recency))[at]
+        u, z = self.towers(tuned, plain, kinds, torch.tensor(lengths) - 1, user)
+        return [Query(*parts) for parts in zip(pasts, u, z, strict=True)]
+
+    def towers(
+        self, tuned: torch.Tensor, plain: torch.Tensor, kinds: torch.Tensor, last: torch.Tensor, user: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """User vectors and priors after the last event of each history, both (histories, dim), with gradient.
+
+        ``tuned`` and ``plain`` (histories, events, dim), ``kinds`` their behaviours, ``last`` (histories,).
+        """
+        recency = self.model.plan.recency
+        at = (torch.arange(len(tuned)), last)  # the towers look back only: padding behind tells nothing
+        u = self.model.user(tuned, kinds, recency_mean(tuned, recency))[at]
         if user is not None and self.private is not None:
             u = self.private.users(u, torch.full((len(u),), user))
-        u, z = prepare(u, plan.similarity), recency_mean(plain, plan.recency)[at]
-        return [Query(*parts) for parts in zip(pasts, u, z, strict=True)]
+        return prepare(u, self.model.plan.similarity), recency_mean(plain, recency)[at]
 
     @torch.no_grad()
     def scores(self, query: Query, rows: torch.Tensor | None = None) -> torch.Tensor:

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("shared", "client", "server", "simulations")
 SUMS = {"shared/secure_sum.py", "client/secure_sum.py", "server/secure_sum.py"}
 ONLY_IN = {
+    "captum": {"shared/words.py"},
     "peft": {"shared/lora.py"},
     "transformers": {"shared/prefix.py"},
     "opacus": {"client/privacy.py", "shared/accounting.py"},
