@@ -274,6 +274,26 @@ def explain(
 
 
 @app.command()
+def export(
+    context: typer.Context,
+    projector: Annotated[Path, typer.Option(help="A new folder for TensorBoard's embedding projector.")],
+    users: Annotated[bool, typer.Option("--users", help="Also users' vectors and ids; they belong at home.")] = False,
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
+) -> None:
+    """Write the item vectors of a finished run, with titles and attributes, for TensorBoard's projector."""
+    with settled():
+        from client.projector import export_projector
+        from client.recommend import open_serving
+        from client.store import Home
+
+        serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
+        names = export_projector(serving, projector, users)
+        typer.echo(f"{projector}: {' and '.join(names)}; look at them with tensorboard --logdir {projector}")
+        if users:
+            tell(f"{projector}/users tells who has which taste: keep it at home")
+
+
+@app.command()
 def evaluate(
     context: typer.Context,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,

@@ -42,6 +42,13 @@ class WhyBody(Strict):
     parts: list[Name] = Field(list(PARTS), max_length=len(PARTS), description=", ".join(PARTS))
 
 
+class PlaceBody(Strict):
+    """The body of a POST, not an address: addresses end up in the logs of whatever stands before the door."""
+
+    user: Name | None = None
+    history: list[Words] = Field(default_factory=list, max_length=MOST_HISTORY)
+
+
 class EventBody(Strict):
     user: Name
     item: Name
@@ -102,6 +109,15 @@ def application(service: HomeService, version: str) -> FastAPI:
     def explain(body: WhyBody, request: Request) -> Response:
         who = Who(body.user, tuple(body.history))
         return told(request, service.explanation(who, body.item, body.most, body.parts))
+
+    @app.get("/api/map")
+    def items_map(request: Request) -> Response:
+        return told(request, service.map())
+
+    @app.post("/api/map")
+    def place(body: PlaceBody, request: Request) -> Response:
+        x, y = service.place(Who(body.user, tuple(body.history)))
+        return told(request, {"x": x, "y": y})
 
     @app.post("/api/events", status_code=201)
     def events(body: EventsBody) -> dict[str, int]:

@@ -22,8 +22,10 @@ from client.rules import NOBODY, Rules, read_rules, spelt
 from client.store import Home
 from shared import browse
 from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
+from shared.engine import Engine
 from shared.errors import ConfigError, UnknownError
 from shared.explanation import PARTS, Explanation
+from shared.maps import Map, Plane, map_of, plane_of
 from shared.policy import Answer, Because, Person, Wish, recommend, why
 from shared.takeover import mark_of, watch
 
@@ -61,6 +63,7 @@ class HomeService:
         self.rules_file = home.rules if rules is None else rules
         self._writing, self._reading = threading.Lock(), threading.Lock()
         self._explaining = threading.Lock()  # one at a time: recommendations shall not wait for many
+        self._map: tuple[Engine, Plane, Map] | None = None
         self._seen, self._rules_seen = self._mark(), mark_of(self.rules_file)
         self._rules: Rules = read_rules(self.rules_file)  # the file's own
         self.state = self._read(list(self.journal.entries))
@@ -89,6 +92,25 @@ class HomeService:
         row = state.serving.engine.item(item)
         with self._explaining:
             return explain_at_home(state.serving, self._person(state, who), row, most, parts, who.user)
+
+    def map(self) -> Map:
+        """The items as the model sees them, flat; made once for each engine."""
+        return self._mapped()[1]
+
+    def place(self, who: Who) -> tuple[float, float]:
+        """Where on that map somebody stands. Raises ConfigError, UnknownError."""
+        state = self.state
+        person = self._person(state, who)
+        x, y = self._mapped()[0](state.serving.engine.scorer.query(person.past, person.user).user[None])[0].tolist()
+        return round(x, 4), round(y, 4)
+
+    def _mapped(self) -> tuple[Plane, Map]:
+        engine = self.serving.engine
+        with self._explaining:
+            if self._map is None or self._map[0] is not engine:
+                plane = plane_of(engine)
+                self._map = (engine, plane, map_of(engine, plane))
+            return self._map[1:]
 
     def history(self, user: str) -> list[tuple[str, str, str]]:
         """A user's events, oldest first: (item id, title, behaviour). Raises UnknownError."""

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from client.__main__ import app
 from client.http_api import application
+from client.projector import export_projector
 from client.service import HomeService, Who
 from shared.errors import ConfigError
 
@@ -119,3 +120,42 @@ def test_the_command_prints_them(home, cache, service):
     wrong = CliRunner().invoke(app, [str(word) for word in [*words, "--only", "stars"]])
     assert wrong.exit_code == 2
     assert "expected parts among" in wrong.stderr
+
+
+def test_the_map_has_all_items_and_a_place_for_who_asks(service):
+    client = TestClient(application(service, "1"))
+    found = client.get("/api/map").json()
+    assert len(found["points"]) == found["items"] == len(service.serving.engine)
+    assert {point["group"] for point in found["points"]} <= set(range(len(found["groups"])))
+    user, item = asked(service)
+    place = client.post("/api/map", json={"user": user}).json()
+    told = client.post("/api/map", json={"history": [item]}).json()
+    assert set(place) == {"x", "y"}
+    assert place != told
+    assert client.post("/api/map", json={}).status_code == 400
+    assert client.post("/api/map", json={"user": "nobody"}).status_code == 404
+
+
+def test_vectors_for_the_projector(home, cache, service, tmp_path):
+    words = ["--domain", "video", "--home", home.folder, "--cache", cache, "export", "--projector", tmp_path / "out"]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["items", "projector_config.pbtxt"]
+    vectors = [
+        list(map(float, line.split("\t"))) for line in (tmp_path / "out/items/vectors.tsv").read_text().splitlines()
+    ]
+    metadata = (tmp_path / "out/items/metadata.tsv").read_text().splitlines()
+    assert len(vectors) == len(metadata) - 1 == len(service.serving.engine)
+    assert vectors[3] == pytest.approx(service.serving.engine.scorer.vectors.v[3].tolist(), rel=1e-4, abs=1e-6)
+    assert metadata[4].split("\t")[0] == service.serving.engine.catalog.ids[3]
+    assert 'tensor_path: "items/vectors.tsv"' in (tmp_path / "out/projector_config.pbtxt").read_text()
+    again = CliRunner().invoke(app, [str(word) for word in words])
+    assert again.exit_code == 2
+    assert "holds something already" in again.stderr
+
+
+def test_users_vectors_are_written_only_on_demand(service, tmp_path):
+    assert export_projector(service.serving, tmp_path / "out", users=True) == ["items", "users"]
+    people = (tmp_path / "out/users/metadata.tsv").read_text().splitlines()
+    assert len(people) == len(service.serving.domain.interactions.user_ids) + 1
+    assert (tmp_path / "out/users").stat().st_mode & 0o077 == 0

@@ -31,6 +31,7 @@ COMMANDS = [
     ("client", "serve"),
     ("client", "publish"),
     ("client", "explain"),
+    ("client", "export"),
     ("client", "status"),
     ("client", "evaluate"),
     ("client", "budget"),
