@@ -25,6 +25,7 @@ from shared.whiten import Whitening
 
 VIEW = behaviour_code("view")
 NO_TITLE = "(no title)"
+VECTORS = "vectors.safetensors"  # their file in the folder of what is served
 READING = threading.Lock()  # one text at a time, whichever thread asks
 
 
@@ -142,19 +143,19 @@ def open_engine(
 
     What is kept there tells of the private parameters in it. Raises DataError, BaseModelError where it cannot be kept.
     """
-    key = _key(model, catalog, private)
-    kept = _open(folder / "vectors.safetensors", key)
+    key = engine_key(model, catalog, private)
+    kept = _open(folder / VECTORS, key)
     if kept is None:
         space = model.space(catalog.texts, cache, progress)
         vectors, whitening = item_vectors(model, space.base, model.encode(space), private), space.whitening
-        _keep(folder / "vectors.safetensors", key, vectors, whitening)
+        keep_vectors(folder, key, vectors, whitening)
     else:
         vectors, whitening = kept
     scorer = Scorer(model, vectors, private)
     return Engine(catalog, scorer, whitening, build_index(scorer.places(), folder, key), key[:12])
 
 
-def _key(model: Recommender, catalog: Catalog, private: Private | None) -> str:
+def engine_key(model: Recommender, catalog: Catalog, private: Private | None) -> str:
     """Names everything that vectors and scores are a function of."""
     digest = hashlib.sha256()
     digest.update(json.dumps([asdict(model.plan), base_fingerprint(model.plan, model.base)]).encode())
@@ -167,12 +168,14 @@ def _key(model: Recommender, catalog: Catalog, private: Private | None) -> str:
     return digest.hexdigest()
 
 
-def _keep(path: Path, key: str, vectors: Vectors, whitening: Whitening) -> None:
+def keep_vectors(folder: Path, key: str, vectors: Vectors, whitening: Whitening) -> None:
+    """What ``open_engine`` will find there for that key. Raises DataError when it cannot be written."""
     base, x, v = (part.contiguous() for part in vectors.parts())
     tensors = {"base": base, "x": x, "v": v.clone(), "mean": whitening.mean, "matrix": whitening.matrix.contiguous()}
+    path = folder / VECTORS
     aside = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         save_file(tensors, aside, metadata={"key": key})
         aside.replace(path)
     except (OSError, SafetensorError) as error:

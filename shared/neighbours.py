@@ -36,6 +36,12 @@ class Neighbours:
             1, self.rows[own].flatten(1).long(), (weights[..., None] * self.cosines[own]).flatten(1)
         )
 
+    def met_with(self, items: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of one history (events,), of those items alone that it is not nothing for: (rows, likeness), both
+        (found,), rows ascending."""
+        rows, place = self.rows[items].flatten().long().unique(return_inverse=True)
+        return rows, torch.zeros(len(rows)).index_add_(0, place, (weights[:, None] * self.cosines[items]).flatten())
+
 
 def tensors_of(neighbours: Neighbours | None) -> dict[str, torch.Tensor]:
     """To be saved beside private parameters; nothing where there are none."""

@@ -161,17 +161,17 @@ def _pool(
     tilted = bool(wish.diversity or wish.popularity or wish.freshness)
     need = (wish.skip + wish.k) * (POOL if tilted else 1) + 1  # one more tells whether there is a next page
     question = engine.scorer.question(query)
-    ok = fitting & signals.allowed
     for count in _growing(max(LEAST_CANDIDATES, 4 * need), len(engine)):
-        rows = engine.index.candidates(question, count, len(engine))
-        rows = torch.cat([rows, _neighbours(engine, query)]).unique() if not engine.index.exact else rows
-        kept = rows[ok[rows]]
-        if len(kept) >= need or len(rows) == len(engine):
+        rows = _candidates(engine, query, question, count)
+        whole = len(rows) == len(engine)
+        rows = rows[fitting[rows]]
+        allowed = signals.allowed[rows]
+        if whole or int(allowed.sum()) >= need:
             break
-    scores = engine.scorer.scores(query, kept)
-    struck = rows[fitting[rows] & ~signals.allowed[rows]]
-    last = torch.topk(scores, min(need, len(scores))).values.min() if len(scores) else torch.tensor(-torch.inf)
-    return kept, scores, struck[engine.scorer.scores(query, struck) > last] if len(struck) else struck
+    scores = engine.scorer.scores(query, rows)
+    kept, struck = scores[allowed], scores[~allowed]
+    last = torch.topk(kept, min(need, len(kept))).values.min() if len(kept) else torch.tensor(-torch.inf)
+    return rows[allowed], kept, rows[~allowed][struck > last]
 
 
 def _growing(count: int, items: int) -> Iterator[int]:
@@ -181,10 +181,16 @@ def _growing(count: int, items: int) -> Iterator[int]:
     yield items
 
 
-def _neighbours(engine: Engine, query: Query) -> torch.Tensor:
-    """Rows that were met together with the history: their scores owe more to that than to any vector."""
-    near = engine.scorer.nearness(query.past)
-    return torch.empty(0, dtype=torch.int64) if near is None else near.nonzero()[:, 0]
+def _candidates(engine: Engine, query: Query, question: torch.Tensor, count: int) -> torch.Tensor:
+    """Rows of the ``count`` best by vectors and of the ``count`` best by what was met together with the history.
+
+    A score is the sum of both: what is in neither list is behind the last of each (Fagin, Lotem & Naor 2003).
+    """
+    rows = engine.index.candidates(question, count, len(engine))
+    if query.near is None or len(rows) == len(engine):
+        return rows
+    both: torch.Tensor = torch.cat([rows, query.near.best(count)]).unique()
+    return both
 
 
 def spread(v: torch.Tensor, scores: torch.Tensor, count: int, diversity: float) -> torch.Tensor:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from shared.model import Private, Recommender
-from shared.towers import prepare, recency_mean
+from shared.towers import prepare, recency_mean_after
 
+BLOCK = 8192  # items that pass through the tower at a time
 UNLISTED = -1  # an event that is no item of the catalogue
 
 
@@ -50,12 +51,30 @@ class Past:
 
 
 @dataclass(frozen=True)
+class Near:
+    """What neighbours of a history add to the scores (``Private.nearness``), both (found,); nothing to other items."""
+
+    rows: torch.Tensor  # ascending
+    added: torch.Tensor
+
+    def to(self, rows: torch.Tensor) -> torch.Tensor:
+        """(rows,)"""
+        place = torch.searchsorted(self.rows, rows).clamp(max=len(self.rows) - 1)
+        return torch.where(self.rows[place] == rows, self.added[place], 0.0)
+
+    def best(self, count: int) -> torch.Tensor:
+        """Rows of the ``count`` that gain most."""
+        return self.rows if count >= len(self.rows) else self.rows[torch.topk(self.added, count, sorted=False).indices]
+
+
+@dataclass(frozen=True)
 class Query:
     """A history as the items are compared with it."""
 
     past: Past  # as much of it as the model reads
     user: torch.Tensor  # (dim,) for the item vectors
     prior: torch.Tensor  # (dim,) for the base's own vectors of the texts
+    near: Near | None  # None: nothing is near
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,7 @@ class Vectors:
 @torch.no_grad()
 def item_vectors(model: Recommender, base: torch.Tensor, x: torch.Tensor, private: Private | None) -> Vectors:
     """From whitened text vectors (items, dim) by base and adapted encoder."""
-    v = model.items(x)
+    v = torch.cat([model.items(part) for part in x.split(BLOCK)])  # the tower's inner layer is wider than what it reads
     return Vectors(base, x, v if private is None else private.items(v))
 
 
@@ -135,21 +154,21 @@ class Scorer:
             tuned[row, : len(past)], plain[row, : len(past)] = past.tuned, past.plain
             kinds[row, : len(past)] = past.behaviours
         u, z = self.towers(tuned, plain, kinds, torch.tensor(lengths) - 1, user)
-        return [Query(*parts) for parts in zip(pasts, u, z, strict=True)]
+        return [Query(*parts, self.nearness(parts[0])) for parts in zip(pasts, u, z, strict=True)]
 
     def towers(
         self, tuned: torch.Tensor, plain: torch.Tensor, kinds: torch.Tensor, last: torch.Tensor, user: int | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """User vectors and priors after the last event of each history, both (histories, dim), with gradient.
 
-        ``tuned`` and ``plain`` (histories, events, dim), ``kinds`` their behaviours, ``last`` (histories,).
+        ``tuned`` and ``plain`` (histories, events, dim), ``kinds`` their behaviours, ``last`` (histories,): the towers
+        look back only, padding behind it tells nothing.
         """
-        recency = self.model.plan.recency
-        at = (torch.arange(len(tuned)), last)  # the towers look back only: padding behind tells nothing
-        u = self.model.user(tuned, kinds, recency_mean(tuned, recency))[at]
+        plan = self.model.plan
+        u = self.model.user.after(tuned, kinds, recency_mean_after(tuned, last, plan.recency), last)
         if user is not None and self.private is not None:
             u = self.private.users(u, torch.full((len(u),), user))
-        return prepare(u, self.model.plan.similarity), recency_mean(plain, recency)[at]
+        return prepare(u, plan.similarity), recency_mean_after(plain, last, plan.recency)
 
     @torch.no_grad()
     def scores(self, query: Query, rows: torch.Tensor | None = None) -> torch.Tensor:
@@ -160,31 +179,26 @@ class Scorer:
         found = self.weights[0] * (v @ query.user) + self.weights[1] * (base @ query.prior) + own
         if self.model.plan.similarity == "euclidean":
             found = found - self.weights[0] * (query.user**2).sum() / 2
-        near, listed = self.nearness(query.past), query.past.listed
+        near, listed = query.near, query.past.listed
         if rows is None:
             found[listed] += self.weights[2]
             if near is not None:
-                found[: len(near)] += near
+                found[near.rows] += near.added
             return found
         found += self.weights[2] * torch.isin(rows, listed)
-        return found if near is None else found + _at(near, rows)
+        return found if near is None else found + near.to(rows)
 
-    def nearness(self, past: Past) -> torch.Tensor | None:
-        """What neighbours of the history add (``Private.nearness``): (items that ``private`` knows,), None for nothing.
-
-        What the catalogue does not list has no neighbours, but ages the others.
-        """
+    def nearness(self, past: Past) -> Near | None:
+        """What neighbours of the history add. What the catalogue does not list has none, but ages the others."""
         if self.private is None or self.private.neighbours is None or self.private.near[0] <= 0:
             return None
-        listed = past.rows != UNLISTED
-        if not bool(listed.any()):
+        kept = (past.rows != UNLISTED) & (past.rows < len(self.private.neighbours))
+        if not bool(kept.any()):
             return None
         weight, sharpness, decay = self.private.near
         age = torch.arange(len(past) - 1, -1, -1)
-        weights = (float(decay) ** age[listed])[None]
-        alike = self.private.neighbours.likeness(past.rows[listed][None], weights)[0]
-        added: torch.Tensor = weight * torch.log1p(sharpness * alike)
-        return added
+        rows, alike = self.private.neighbours.met_with(past.rows[kept], float(decay) ** age[kept])
+        return Near(rows, weight * torch.log1p(sharpness * alike))
 
     @torch.no_grad()
     def places(self, rows: slice = slice(None)) -> torch.Tensor:
@@ -195,8 +209,3 @@ class Scorer:
     def question(self, query: Query) -> torch.Tensor:
         """(2 dim + 1,)"""
         return torch.cat([query.user, query.prior, torch.ones(1)])
-
-
-def _at(near: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Of the rows, 0 for those behind the end."""
-    return torch.where(rows < len(near), near[rows.clamp(max=len(near) - 1)], 0.0)

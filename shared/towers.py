@@ -4,6 +4,8 @@ Both towers are residuals on the whitened text space with zero-initialised outpu
 model already recommends as well as the texts alone ("identity start").
 """
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -47,8 +49,24 @@ class CausalBlock(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         h = h + self.dropout(self.mixed(seen.transpose(1, 2).reshape(users, events, width)))
-        h = h + self.dropout(self.narrow(F.relu(self.wide(self.norm2(h)))))
-        return h
+        return self._widened(h)
+
+    def after(self, h: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """What ``forward`` gives for one event of each history, ``last`` (users,), and no work for the others:
+        (users, events, width) -> (users, width)."""
+        users, events, width = h.shape
+        n, own = self.norm1(h), torch.arange(users)
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q = F.linear(n[own, last], weight[:width], bias[:width]).view(users, self.heads, 1, -1)
+        kv = F.linear(n, weight[width:], bias[width:]).view(users, events, 2, self.heads, -1)
+        k, v = kv.permute(2, 0, 3, 1, 4)
+        past = (torch.arange(events) <= last[:, None])[:, None, None]
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=past)
+        return self._widened(h[own, last] + self.dropout(self.mixed(seen.reshape(users, width))))
+
+    def _widened(self, h: torch.Tensor) -> torch.Tensor:
+        wide: torch.Tensor = h + self.dropout(self.narrow(F.relu(self.wide(self.norm2(h)))))
+        return wide
 
 
 class UserTower(nn.Module):
@@ -72,12 +90,26 @@ class UserTower(nn.Module):
 
     def forward(self, x: torch.Tensor, behaviours: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """Items (users, events, dim), behaviours (users, events), mean (users, events, dim) -> (users, events, dim)."""
-        places = torch.arange(x.shape[1]).expand(x.shape[:2])
-        h = self.dropout(self.inward(x) * x.shape[-1] ** 0.5 + self.place(places) + self.behaviour(behaviours))
+        h = self._read(x, behaviours)
         for block in self.blocks:
             h = block(h)
         u: torch.Tensor = mean + self.outward(self.norm(h))
         return u
+
+    def after(self, x: torch.Tensor, behaviours: torch.Tensor, mean: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        """What ``forward`` gives for one event of each history, ``last`` (users,), and its mean: (users, dim)."""
+        h = self._read(x, behaviours)
+        for block in self.blocks[:-1]:
+            h = block(h)
+        final = cast(CausalBlock, self.blocks[-1])
+        u: torch.Tensor = mean + self.outward(self.norm(final.after(h, last)))
+        return u
+
+    def _read(self, x: torch.Tensor, behaviours: torch.Tensor) -> torch.Tensor:
+        places = torch.arange(x.shape[1]).expand(x.shape[:2])
+        h: torch.Tensor = self.inward(x) * x.shape[-1] ** 0.5 + self.place(places) + self.behaviour(behaviours)
+        dropped: torch.Tensor = self.dropout(h)
+        return dropped
 
 
 class Mix(nn.Module):
@@ -109,6 +141,13 @@ def recency_mean(x: torch.Tensor, recency: float) -> torch.Tensor:
     age = torch.arange(events)[:, None] - torch.arange(events)
     weights = torch.where(age >= 0, float(recency) ** age.clamp(min=0), torch.zeros(()))
     return F.normalize(weights @ x, dim=-1)
+
+
+def recency_mean_after(x: torch.Tensor, last: torch.Tensor, recency: float) -> torch.Tensor:
+    """The same after one event of each history, ``last`` (users,): (users, dim)."""
+    age = last[:, None] - torch.arange(x.shape[1])
+    weights = torch.where(age >= 0, float(recency) ** age.clamp(min=0), torch.zeros(()))
+    return F.normalize((weights[:, None] @ x)[:, 0], dim=-1)
 
 
 def prepare(u: torch.Tensor, similarity: str) -> torch.Tensor:

@@ -68,6 +68,12 @@ def test_likeness_is_the_weighted_sum_over_the_history(pairs, history):
         torch.tensor([[item for item, _ in history]]), torch.tensor([[weight for _, weight in history]])
     )
     np.testing.assert_allclose(got[0].numpy(), wanted, atol=1e-5)
+    known = [(item, weight) for item, weight in history if item < count]
+    rows, alike = found.met_with(*(torch.tensor(part) for part in zip(*known, strict=True))) if known else ([], [])
+    assert (np.diff(rows) > 0).all()
+    sparse = np.zeros(count)
+    sparse[rows] = alike
+    np.testing.assert_allclose(sparse, wanted, atol=1e-5)
 
 
 def columns(pairs):

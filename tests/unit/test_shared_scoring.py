@@ -65,8 +65,8 @@ def test_histories_side_by_side_are_those_one_by_one(scorer):
 
 
 def test_places_and_question_make_the_score_but_for_repeats_and_nearness(scorer):
-    query = scorer.query(scorer.past([4, 7], [0, 1]), 2)
     scorer.private.near.zero_()
+    query = scorer.query(scorer.past([4, 7], [0, 1]), 2)
     found = scorer.places() @ scorer.question(query)
     found[[4, 7]] += scorer.weights[2]
     if scorer.model.plan.similarity == "euclidean":
