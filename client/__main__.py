@@ -200,7 +200,7 @@ def serve(
         threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
         name, engine = service.serving.domain.name, service.serving.engine
         listen(
-            application(service, engine.version),
+            application(service, engine.version, context.obj["max_epsilon"]),
             host,
             place,
             lambda: tell(f"{name}: {len(engine):,} items, model {engine.version}, at http://{host}:{place}/"),

@@ -1,13 +1,16 @@
 """Refuses a task that would overspend: the data owner decides, whatever the server asks."""
 
+import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from shared.accounting import epsilon, noise_for
-from shared.errors import BudgetError
-from shared.ledger import Event, GaussianSteps
-from shared.plan import Plan
+from client.store import Home
+from shared.accounting import epsilon, noise_for, sentence
+from shared.errors import BudgetError, DataError
+from shared.ledger import Event, GaussianSteps, read_events
+from shared.plan import Plan, plan_from_json
 
 
 @dataclass(frozen=True)
@@ -92,3 +95,29 @@ def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> 
     allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=after)
     alone = epsilon([one_round] * rounds, delta)
     return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, after(rounds), allowed)
+
+
+def spending(home: Home) -> dict[str, Any]:
+    """What a home's ledger comes to, at the delta of its last finished run, and what that run promised.
+
+    Raises DataError for a damaged ledger or a home without a finished run.
+    """
+    try:
+        plan = plan_from_json(json.dumps(json.loads(home.about.read_text(encoding="utf-8"))["plan"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{home.about} is missing or damaged; train again") from None
+    events = read_events(home.ledger)
+    trainings = [event for event in events if isinstance(event, GaussianSteps)]
+    delta = plan.privacy.delta
+    spent = epsilon(events, delta)
+    return {
+        "epsilon": spent,
+        "delta": delta,
+        "releases": len(events),
+        "trainings": len(trainings),
+        "steps": sum(event.steps for event in trainings),
+        "passports": len(events) - len(trainings),
+        "words": sentence(spent, delta),
+        "promised": plan.private,
+        "shares_items": plan.model.shared_items,
+    }

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import RedirectResponse, Response
 from pydantic import Field
 
+from client.budget import spending
 from client.http_safety import add_safety
 from client.journal import FEEDBACK, Event, Feedback
 from client.service import HomeService, Who
@@ -49,6 +50,14 @@ class PlaceBody(Strict):
     history: list[Words] = Field(default_factory=list, max_length=MOST_HISTORY)
 
 
+class HistoryBody(Strict):
+    """The body of a POST, not an address: addresses end up in the logs of whatever stands before the door."""
+
+    user: Name
+    skip: int = Field(0, ge=0, le=1_000_000)
+    k: int = Field(50, ge=1, le=1000)
+
+
 class EventBody(Strict):
     user: Name
     item: Name
@@ -77,8 +86,8 @@ class FeedbackBody(Strict):
     note: str = Field("", max_length=500)
 
 
-def application(service: HomeService, version: str) -> FastAPI:
-    """All paths under /api, /healthz, and the pages."""
+def application(service: HomeService, version: str, limit: float | None = None) -> FastAPI:
+    """All paths under /api, /healthz, and the pages. ``limit``: the epsilon beyond which the owner releases nothing."""
     app = new_app(f"Isthmus at {service.serving.domain.name}", version, PAGES if PAGES.is_dir() else None)
     live = Live()
     service.listeners.append(live.tell)
@@ -158,11 +167,22 @@ def application(service: HomeService, version: str) -> FastAPI:
     async def history(
         user: str, request: Request, skip: int = Query(0, ge=0, le=1_000_000), k: int = Query(50, ge=1, le=1000)
     ) -> Response:
-        found = [
-            {"item_id": item, "title": title, "behavior": behaviour} for item, title, behaviour in service.history(user)
-        ]
-        newest = found[::-1]
-        return told(request, {"total": len(found), "events": newest[skip : skip + k]})
+        return told(request, _history(service, user, skip, k))
+
+    @app.post("/api/history")
+    async def history_of(body: HistoryBody, request: Request) -> Response:
+        return told(request, _history(service, body.user, body.skip, body.k))
+
+    @app.get("/api/attributes")
+    def attributes(
+        request: Request, column: str = Query(max_length=256), k: int = Query(100, ge=1, le=1000)
+    ) -> Response:
+        found = service.serving.engine.attributes.common(column, k)
+        return told(request, {"values": [{"value": value, "items": items} for value, items in found]})
+
+    @app.get("/api/budget")
+    def budget(request: Request) -> Response:
+        return told(request, {**spending(service.home), "limit": limit})
 
     add_safety(app, service)
 
@@ -171,6 +191,13 @@ def application(service: HomeService, version: str) -> FastAPI:
         return live.response()
 
     return app
+
+
+def _history(service: HomeService, user: str, skip: int, k: int) -> dict[str, Any]:
+    """A page of it, newest first."""
+    found = service.history(user)
+    newest = [{"item_id": item, "title": title, "behavior": behaviour} for item, title, behaviour in reversed(found)]
+    return {"total": len(found), "events": newest[skip : skip + k]}
 
 
 def _about(service: HomeService) -> dict[str, Any]:

@@ -129,9 +129,7 @@ class Serving:
         """
         met = self.people.met(user_id)
         if met is None and not later.rows:
-            raise UnknownError(
-                f"domain {self.domain.name} knows no such user; check the id, or describe a history with --history"
-            )
+            raise UnknownError(f"domain {self.domain.name} knows no such user; check the id, or tell a history instead")
         met = later if met is None else met + later
         past = self.engine.scorer.past(met.rows, met.behaviours)
         titles = tuple(self.engine.title(row) for row in met.rows)

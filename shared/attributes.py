@@ -30,6 +30,12 @@ class Attributes:
     def columns(self) -> list[str]:
         return sorted({column for column, _ in self.rows})
 
+    def common(self, column: str, most: int) -> list[tuple[str, int]]:
+        """The values of a column that most items have, and how many have each."""
+        named = {(c, value.casefold()): value for row in self.of_item for c, value in row if c == column}
+        counts = [(value, len(self.rows[key])) for key, value in named.items()]
+        return sorted(counts, key=lambda pair: (-pair[1], pair[0]))[:most]
+
 
 def read_attributes(catalog: Catalog) -> Attributes:
     """From the catalogue's columns beside the title. A value that one item alone has joins nothing and is left out."""

@@ -29,6 +29,7 @@ MOST_BYTES = 2**20  # of one request
 MOST_BATCH = 100  # asks in one call
 MOST_HISTORY = 1000
 PING_S = 15.0
+ASSETS = Path(__file__).parent / "web"  # what the pages of both sides have in common
 STATUS = ((UnknownError, 404), (BudgetError, 409), (ConfigError, 400), (PayloadError, 400), (DataError, 409))
 # A page may load what this process serves and nothing else.
 SECURITY = {
@@ -118,6 +119,7 @@ def new_app(title: str, version: str, pages: Path | None) -> FastAPI:
         return problem(507, f"a file cannot be written: {error.strerror}; nothing was kept")
 
     if pages is not None:
+        app.mount("/static", StaticFiles(directory=ASSETS), name="static")
         app.mount("/page", StaticFiles(directory=pages, html=True), name="page")
     return app
 
@@ -234,4 +236,4 @@ def listen(app: FastAPI, host: str, port: int, ready: Callable[[], None] = lambd
         )
     check_port(host, port)
     app.router.on_startup.append(ready)
-    uvicorn.run(app, host=host, port=port, log_level="error", access_log=False, timeout_graceful_shutdown=3)
+    uvicorn.run(app, host=host, port=port, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=3)
