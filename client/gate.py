@@ -1,4 +1,5 @@
-"""What a domain reaches alone, and the gate: it never serves a federated model that its own validation finds worse."""
+"""What a domain reaches alone, what lies between that and the federated model, and the gate: a domain never serves a
+federated model that its own validation finds worse."""
 
 import hashlib
 import json
@@ -13,12 +14,16 @@ from safetensors.torch import load_file as load_torch
 
 from client.calibrate import calibrate
 from client.corpus import Corpus
+from client.evaluate import validate
 from client.store import save_model, write_json
 from client.train import Tick, train
 from shared.model import Private, Recommender, adapter_tensors, load_adapter_tensors
 from shared.neighbours import Neighbours
 from shared.payload import Tensors
 from shared.plan import Plan
+
+
+SHARES = (0.25, 0.5, 0.75)  # of the model trained alone, in a mean with the federated one
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,30 @@ def candidate(name: str, valid: float, model: Recommender, private: Private) -> 
 def better(federated: Candidate, alone: Candidate) -> Candidate:
     """The federated model, unless the domain alone validates better."""
     return alone if alone.valid > federated.valid else federated
+
+
+def between(
+    model: Recommender, corpus: Corpus, federated: Candidate, alone: Candidate, counted: Tensors | None = None
+) -> Candidate:
+    """The mean of both, parameter by parameter, in the ``SHARES`` that validate best.
+
+    Both began at the same draw and end in one basin, where a mean is often better than either (Deng et al. 2020, APFL,
+    equation 1, at the end of training; Wortsman et al. 2022). One model is served, whatever went into it.
+    ``counted`` as in ``calibrate``.
+    """
+
+    def found(share: float, valid: float = 0.0) -> Candidate:
+        adapter = {
+            name: ((1 - share) * value + share * alone.adapter[name]).astype(value.dtype)
+            for name, value in federated.adapter.items()
+        }
+        own = {name: torch.lerp(value, alone.private[name], share) for name, value in federated.private.items()}
+        return Candidate("between", valid, adapter, own, federated.neighbours)
+
+    tried = {share: validate(model, corpus, found(share).put(model, corpus)) for share in SHARES}
+    best = found(max(tried, key=lambda share: tried[share]))
+    private = best.put(model, corpus)
+    return candidate("between", calibrate(model, corpus, private, counted), model, private)
 
 
 def alone(
@@ -87,7 +116,7 @@ def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     pace = replace(plan.train, round_epochs=1, private_rounds=True, personal_epochs=0, personal_rate=1.0)
     parts = [
         asdict(replace(plan.model, shared_items=False, neighbours=0, expected_counts=False)),
-        asdict(replace(pace, gate=True, pooled_epochs=1)),
+        asdict(replace(pace, gate=True, mix=True, pooled_epochs=1)),
         asdict(plan.adversary),
         plan.federation.seed,
         protocol,

@@ -13,7 +13,7 @@ from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, read_domain, with_journal
 from client.evaluate import evaluate, validate
-from client.gate import alone, better, candidate
+from client.gate import alone, better, between, candidate
 from client.journal import Journal
 from client.privacy import sampled_users, train_privately
 from client.store import Home, Kept, keep, keep_round, load_round
@@ -239,6 +239,10 @@ class DomainMember:
         if plan.train.gate:
             own = alone(model, corpus, plan, self.protocol, self.home.alone, tick)
             facts["valid"]["alone"] = own.valid
+            if plan.train.mix:
+                mixed = between(model, corpus, found, own, counted)
+                facts["valid"]["between"] = mixed.valid
+                found = better(found, mixed)
             found = better(found, own)
             private = found.put(model, corpus)
         return private, {**facts, "served": found.name}

@@ -7,7 +7,7 @@ from support.tiny_members import tiny_plan
 
 import client.gate as gate
 from client.evaluate import validate
-from client.gate import Candidate, alone, better
+from client.gate import SHARES, Candidate, alone, better, between
 from client.rounds import DomainMember
 from client.store import Home
 from shared.model import adapter_tensors, base_fingerprint, initial_state, load_adapter_tensors
@@ -48,6 +48,40 @@ def test_what_is_kept_is_read_back_until_something_changes(setting, monkeypatch)
     assert trained == [1, 1]
 
 
+def test_between_two_models_lies_their_mean_in_the_shares_that_validate_best(setting, monkeypatch):
+    model, corpus, plan, folder = setting
+    own = alone(model, corpus, plan, "loo", folder)
+    other = replace(
+        own,
+        name="federated",
+        adapter={name: value + np.float32(4) for name, value in own.adapter.items()},
+        private={name: value + 4 for name, value in own.private.items()},
+    )
+    monkeypatch.setattr(gate, "calibrate", lambda model, corpus, private, counted: 0.5)
+    for best in SHARES:
+        some = next(iter(own.adapter))
+        asked: list[float] = []
+
+        def valid(model, corpus, private, some=some, asked=asked, best=best):
+            asked.append(round(1 - float((adapter_tensors(model)[some] - own.adapter[some]).mean()) / 4, 3))
+            return 1 - abs(asked[-1] - best)
+
+        monkeypatch.setattr(gate, "validate", valid)
+        found = between(model, corpus, other, own)
+        assert asked == list(SHARES)
+        assert (found.name, found.valid) == ("between", 0.5)
+        for name, value in own.adapter.items():
+            np.testing.assert_allclose(found.adapter[name], value + 4 * (1 - best), rtol=1e-5, atol=1e-5)
+        for name, value in own.private.items():
+            torch.testing.assert_close(found.private[name], value + 4 * (1 - best))
+
+
+def test_the_mean_of_a_model_with_itself_is_itself(setting):
+    model, corpus, plan, folder = setting
+    own = alone(model, corpus, plan, "loo", folder)
+    assert between(model, corpus, own, own).valid == pytest.approx(own.valid, abs=1e-6)
+
+
 @pytest.mark.parametrize("damage", [0.0, 3.0])
 def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_path, damage):
     plan = tiny_plan(tiny_base, "train.personal_epochs=0", "model.neighbours=0")
@@ -68,5 +102,8 @@ def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_p
     assert facts["served"] == max(facts["valid"], key=facts["valid"].get)
     if damage:
         assert facts["served"] == "alone"
+    _, facts = member.serve_best(model, replace(task, plan=replace(plan, train=replace(plan.train, mix=False))))
+    assert facts["served"] == max(facts["valid"], key=facts["valid"].get)
+    assert "between" not in facts["valid"]
     _, facts = member.serve_best(model, replace(task, plan=replace(plan, train=replace(plan.train, gate=False))))
     assert facts["served"] == "federated"
