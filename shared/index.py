@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from usearch.index import Index as Graph
@@ -143,7 +144,7 @@ def _open(folder: Path, key: str) -> Index | None:
         if len(graph) != about["built"]:
             return None
         return Index(about["built"], Turn(parts["mean"], parts["directions"], parts["length"]), graph)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError):
         return None
 
 

@@ -1,0 +1,201 @@
+"""What comes in changes the next answer, outlives the process, and never tears an answer in two."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from support.tiny_home import make_home
+
+from client.journal import HARMFUL, HIDE, WHY, Event, Feedback
+from client.service import HomeService, Who
+from client.store import keep, load
+from shared.catalog import NewItem
+from shared.errors import ConfigError, DataError, UnknownError
+from shared.policy import Wish
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_base, tiny_world, cache, tmp_path_factory):
+    return make_home(tiny_base, tiny_world["video"], tmp_path_factory.mktemp("home"), cache)
+
+
+@pytest.fixture
+def home(trained, tmp_path):
+    """A copy that a test may change."""
+    import shutil
+
+    return type(trained)(shutil.copytree(trained.folder, tmp_path / "home"))
+
+
+@pytest.fixture
+def service(home, cache):
+    return HomeService(home, cache)
+
+
+@pytest.fixture
+def user(service):
+    return service.serving.domain.interactions.user_ids[0]
+
+
+def ids(answer):
+    return [item.item_id for item in answer.items]
+
+
+def test_an_event_strikes_its_item_from_the_next_answer_also_after_a_restart(service, home, cache, user):
+    first, second = ids(service.recommend(Who(user), Wish(2)))
+    service.add_events([Event(user, first, "view", time.time())])
+    assert first not in ids(service.recommend(Who(user), Wish(50)))
+    assert service.history(user)[-1] == (first, service.serving.engine.title(service.serving.engine.item(first)), "view")
+    again = HomeService(home, cache)
+    assert ids(again.recommend(Who(user), Wish(50))) == ids(service.recommend(Who(user), Wish(50)))
+    assert again.history(user)[-1][0] == first
+
+
+def test_the_vector_moves_too_not_the_mask_alone(service, user):
+    item = ids(service.recommend(Who(user), Wish(1)))[0]
+    before = {one.item_id: one.score for one in service.recommend(Who(user), Wish(50)).items}
+    service.add_events([Event(user, item, "buy", 5.0)])
+    after = {one.item_id: one.score for one in service.recommend(Who(user), Wish(50)).items}
+    assert any(before[one] != score for one, score in after.items() if one in before)
+
+
+def test_a_user_whom_no_file_knows_is_known_from_the_first_event(service, home, cache):
+    with pytest.raises(UnknownError, match="knows no such user"):
+        service.recommend(Who("somebody new"), Wish())
+    item = service.serving.engine.catalog.ids[4]
+    service.add_events([Event("somebody new", item, "like", 5.0)])
+    assert item not in ids(service.recommend(Who("somebody new"), Wish(50)))
+    assert ids(HomeService(home, cache).recommend(Who("somebody new"), Wish(5)))
+
+
+def test_of_several_events_all_are_kept_or_none(service, user):
+    item = service.serving.engine.catalog.ids[0]
+    before = service.history(user)
+    with pytest.raises(UnknownError, match="send new items first"):
+        service.add_events([Event(user, item, "view", 5.0), Event(user, "ghost", "view", 6.0)])
+    with pytest.raises(ConfigError, match="expected a behaviour among"):
+        service.add_events([Event(user, item, "view", 5.0), Event(user, item, "stare", 6.0)])
+    assert service.history(user) == before
+    assert not service.journal.entries
+
+
+def test_a_new_item_is_recommended_from_its_text(service, home, cache):
+    like = service.serving.engine.catalog
+    text = like.texts[3]
+    service.add_items([NewItem("brand-new", "Brand new", text)])
+    found = service.recommend(Who(history=(like.ids[3],)), Wish(60))
+    assert "brand-new" in ids(found)
+    with pytest.raises(DataError, match="brand-new"):
+        service.add_items([NewItem("brand-new", "Again", "again")])
+    assert "brand-new" in ids(HomeService(home, cache).recommend(Who(history=(like.ids[3],)), Wish(60)))
+
+
+@pytest.mark.parametrize(("what", "stays"), [(HIDE, False), (HARMFUL, False), (WHY, True)])
+def test_feedback_acts_on_the_next_answer_of_that_user_alone(service, home, cache, what, stays):
+    one, two = service.serving.domain.interactions.user_ids[:2]
+    item = next(i for i in ids(service.recommend(Who(one), Wish(50))) if i in ids(service.recommend(Who(two), Wish(50))))
+    service.add_feedback(Feedback(one, item, what, 5.0))
+    assert (item in ids(service.recommend(Who(one), Wish(50)))) == stays
+    assert item in ids(service.recommend(Who(two), Wish(50)))
+    assert (item in ids(HomeService(home, cache).recommend(Who(one), Wish(50)))) == stays
+
+
+def test_feedback_on_nothing_is_refused(service, user):
+    with pytest.raises(UnknownError, match="no item 'ghost'"):
+        service.add_feedback(Feedback(user, "ghost", HIDE, 5.0))
+
+
+def test_either_a_user_or_a_history(service, user):
+    with pytest.raises(ConfigError, match="either a user or a history"):
+        service.recommend(Who(), Wish())
+    with pytest.raises(ConfigError, match="either a user or a history"):
+        service.recommend(Who(user, ("x",)), Wish())
+
+
+def test_a_model_trained_since_is_taken_over_and_no_answer_is_of_two(service, home, user):
+    """Readers ask all the time while the home's model changes places; each answer is wholly of the model it names."""
+    kept = load(home)
+    other = {name: value + 0.05 for name, value in kept.adapter.items()}
+    truth: dict[str, list[str]] = {}
+    answers, failures, stop = [], [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            try:
+                answers.append(service.recommend(Who(user), Wish(8)))
+            except Exception as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=ask) for _ in range(2)]
+    truth[service.serving.engine.version] = ids(service.recommend(Who(user), Wish(8)))
+    for reader in readers:
+        reader.start()
+    try:
+        for adapter in (other, kept.adapter):
+            keep(home, replace(kept, adapter=adapter), {})
+            assert service.refresh()
+            truth.setdefault(service.serving.engine.version, ids(service.recommend(Who(user), Wish(8))))
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join()
+    assert not failures
+    assert len(truth) == 2
+    assert all(ids(answer) == truth[answer.model] for answer in answers)
+    assert not service.refresh()
+
+
+def test_what_came_in_while_the_new_model_was_read_is_not_lost(service, home, user, monkeypatch):
+    kept, item = load(home), service.serving.engine.catalog.ids[5]
+    keep(home, replace(kept, adapter={name: value + 0.05 for name, value in kept.adapter.items()}), {})
+    real = service._read
+
+    def slowly():
+        state = real()
+        service.add_events([Event("late", item, "view", 5.0)])
+        return state
+
+    monkeypatch.setattr(service, "_read", slowly)
+    assert service.refresh()
+    assert service.history("late") == [(item, service.serving.engine.title(5), "view")]
+
+
+def test_a_new_model_that_cannot_serve_is_said_once_and_the_old_one_stays(service, home, user):
+    version, said = service.serving.engine.version, []
+    (home.adapter).write_bytes(b"damaged")
+    home.about.touch()
+    stop = threading.Event()
+
+    def say(text):
+        said.append(text)
+
+    watcher = threading.Thread(target=service.watch, args=(stop, 0.02, say))
+    watcher.start()
+    stop.wait(0.4)
+    stop.set()
+    watcher.join()
+    assert len(said) == 1
+    assert said[0].startswith("cannot serve the new model, the old one stays")
+    assert service.recommend(Who(user), Wish()).model == version
+
+
+def test_listeners_hear_what_happens_and_nobodys_name(service, user):
+    heard = []
+    service.listeners.append(lambda kind, data: heard.append((kind, data)))
+    item = service.serving.engine.catalog.ids[0]
+    service.add_events([Event(user, item, "view", 5.0)])
+    service.add_items([NewItem("n1", "New", "new")])
+    service.add_feedback(Feedback(user, item, HIDE, 6.0))
+    assert [kind for kind, _ in heard] == ["events", "items", "feedback"]
+    assert user not in str(heard)
+    assert item not in str(heard)
+
+
+def test_explaining_names_events_of_the_history(service, user):
+    item = ids(service.recommend(Who(user), Wish(1)))[0]
+    found = service.explain(Who(user), item, 3)
+    text = str(found)
+    assert item in text
+    assert torch.isfinite(torch.tensor(service.recommend(Who(user), Wish(1)).items[0].score))
