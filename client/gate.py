@@ -22,7 +22,6 @@ from shared.neighbours import Neighbours
 from shared.payload import Tensors
 from shared.plan import Plan
 
-
 SHARES = (0.25, 0.5, 0.75)  # of the model trained alone, in a mean with the federated one
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from client.secure_sum import Identity, SecureSum
 from client.worker import Desk, Member, serving
 from shared.errors import ConfigError
-from shared.processes import flower_env, flower_tool, free_port, signals, spawn, stop
+from shared.processes import flower_env, flower_tool, free_port, is_loopback, signals, spawn, stop
 
 ADMITTED = b"SuperNode ID"  # an exit may come seconds after the start: only this line means "in"
 DELIVERED = b"Sent successfully"
@@ -93,10 +93,6 @@ def check(link: Link) -> None:
             raise ConfigError(f"expected a file at {path}, found none; ask the server's owner for it")
     if any(letter in link.domain for letter in "\"\\'\n") or not link.domain:
         raise ConfigError(f"expected a domain's name without quotes, found {link.domain!r}")
-
-
-def is_loopback(host: str) -> bool:
-    return host in {"localhost", "::1", "[::1]"} or host.startswith("127.")
 
 
 def supernode_command(link: Link, socket: Path, once: bool = False) -> list[str]:

@@ -16,7 +16,7 @@ from server.superlink import Certificates, SuperLink, ask, register_members, sto
 from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors
 from shared.plan import Plan
-from shared.processes import check_port, free_port, signals, spawn, stop
+from shared.processes import check_port, free_port, is_loopback, signals, spawn, stop
 
 ROOT = Path(__file__).resolve().parents[1]  # holds pyproject.toml with [tool.flwr.app]
 POLL_S = 0.3
@@ -71,7 +71,7 @@ def check(host: str, clients: int, wait_s: float, round_timeout_s: float, certif
         raise ConfigError(f"expected at least 1 client, found {clients}")
     if min(wait_s, round_timeout_s) <= 0:
         raise ConfigError(f"expected waits above 0 s, found {min(wait_s, round_timeout_s):g}")
-    if certificates is None and host != "localhost" and not host.startswith("127."):
+    if certificates is None and not is_loopback(host):
         raise ConfigError(f"{host} is open to a network: make certificates (python -m server certs) and pass them")
     if certificates is not None:
         for path in (certificates.ca, certificates.certificate, certificates.key):

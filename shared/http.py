@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import BudgetError, ConfigError, DataError, IsthmusError, PayloadError, UnknownError
 from shared.policy import Wish
-from shared.processes import check_port
+from shared.processes import check_port, is_loopback
 
 MOST_BYTES = 2**20  # of one request
 MOST_BATCH = 100  # asks in one call
@@ -162,7 +162,7 @@ def _refusal(headers: Mapping[str, str]) -> JSONResponse | None:
     """None for a request that may come in. A page of another site may not speak through a visitor's browser: neither
     under its own name (Origin) nor under one that it made to point here (Host)."""
     host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-    if host not in ("localhost", "::1", "testserver") and not host.startswith("127."):
+    if not is_loopback(host) and host != "testserver":
         return problem(403, "expected the Host of this machine; a proxy in front must send one of loopback")
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != headers.get("host"):
@@ -230,7 +230,7 @@ class Live:
 
 def listen(app: FastAPI, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM. Raises ConfigError for an address that is open to a network, or taken."""
-    if host not in ("localhost", "::1") and not host.startswith("127."):
+    if not is_loopback(host):
         raise ConfigError(
             f"{host} is open to a network; listen on 127.0.0.1 and put a proxy with TLS and log-in before it"
         )

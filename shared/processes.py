@@ -4,6 +4,7 @@ Used by both launchers (``server/launch.py``, ``client/supervise.py``).
 """
 
 import contextlib
+import ipaddress
 import os
 import shutil
 import signal
@@ -68,6 +69,14 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own; 127.0.0.1.example.org is a name like any other."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def check_port(host: str, port: int) -> None:

@@ -117,9 +117,12 @@ def test_no_error_repeats_who_was_asked_for_or_what_they_met(door):
         assert secret not in answer.text
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"user": NaN}', b"[" * 5000, b'{"k": 1e999}'])
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"user": NaN}', b"[" * 5000, b'{"k": 1e999}']
+)
 def test_bytes_that_are_no_request_are_no_surprise(door, raw):
-    told(door.post("/api/recommend", content=raw, headers={"content-type": "application/json"}), 422)
+    answer = door.post("/api/recommend", content=raw, headers={"content-type": "application/json"})
+    told(answer, 400 if raw.startswith(b"[[") else 422)  # too deep for the parser itself
 
 
 def test_paths_and_methods_that_are_not_there(door):
@@ -145,11 +148,12 @@ def test_too_large_a_request_is_refused_whether_it_says_its_length_or_not(door):
     ],
 )
 def test_another_sites_page_may_not_ask(door, user, headers):
-    answer = door.post("/api/recommend", json={"user": user}, headers=headers)
-    if headers.get("host", "").startswith("127.0.0.1."):
-        assert answer.status_code in (200, 403)
-    else:
-        told(answer, 403)
+    told(door.post("/api/recommend", json={"user": user}, headers=headers), 403)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8100", "[::1]:8100", "127.3.2.1"])
+def test_names_of_this_machine_may(door, user, host):
+    assert door.post("/api/recommend", json={"user": user}, headers={"host": host}).status_code == 200
 
 
 def test_a_page_may_load_from_here_alone(door):
@@ -164,7 +168,7 @@ def test_the_description_names_every_path_and_loads_nothing_from_outside(door):
     assert door.get("/docs").status_code == 404
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "example.org"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "example.org", "127.0.0.1.example.org"])
 def test_it_listens_on_this_machine_alone(host):
     with pytest.raises(ConfigError, match="is open to a network"):
         listen(new_app("x", "1", None), host, 0)

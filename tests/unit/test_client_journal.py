@@ -37,7 +37,9 @@ def test_a_line_torn_off_by_a_crash_is_cut_and_the_next_one_stands_alone(tmp_pat
         assert Journal(journal.path).entries == [ONE, THREE]
 
 
-@pytest.mark.parametrize("line", [b"{}\n", b'{"kind": "event", "user": "x"}\n', b'{"kind": "ghost"}\n', b"[]\n", b"\xff\n"])
+@pytest.mark.parametrize(
+    "line", [b"{}\n", b'{"kind": "event", "user": "x"}\n', b'{"kind": "ghost"}\n', b"[]\n", b"\xff\n"]
+)
 def test_a_damaged_line_in_the_middle_is_told_by_its_number(tmp_path, line):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append([ONE])

@@ -14,6 +14,7 @@ from client.store import keep, load
 from shared.catalog import NewItem
 from shared.errors import ConfigError, DataError, UnknownError
 from shared.policy import Wish
+from shared.takeover import watch
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,14 @@ def ids(answer):
 
 
 def test_an_event_strikes_its_item_from_the_next_answer_also_after_a_restart(service, home, cache, user):
-    first, second = ids(service.recommend(Who(user), Wish(2)))
+    first = ids(service.recommend(Who(user), Wish(1)))[0]
     service.add_events([Event(user, first, "view", time.time())])
     assert first not in ids(service.recommend(Who(user), Wish(50)))
-    assert service.history(user)[-1] == (first, service.serving.engine.title(service.serving.engine.item(first)), "view")
+    assert service.history(user)[-1] == (
+        first,
+        service.serving.engine.title(service.serving.engine.item(first)),
+        "view",
+    )
     again = HomeService(home, cache)
     assert ids(again.recommend(Who(user), Wish(50))) == ids(service.recommend(Who(user), Wish(50)))
     assert again.history(user)[-1][0] == first
@@ -95,7 +100,9 @@ def test_a_new_item_is_recommended_from_its_text(service, home, cache):
 @pytest.mark.parametrize(("what", "stays"), [(HIDE, False), (HARMFUL, False), (WHY, True)])
 def test_feedback_acts_on_the_next_answer_of_that_user_alone(service, home, cache, what, stays):
     one, two = service.serving.domain.interactions.user_ids[:2]
-    item = next(i for i in ids(service.recommend(Who(one), Wish(50))) if i in ids(service.recommend(Who(two), Wish(50))))
+    item = next(
+        i for i in ids(service.recommend(Who(one), Wish(50))) if i in ids(service.recommend(Who(two), Wish(50)))
+    )
     service.add_feedback(Feedback(one, item, what, 5.0))
     assert (item in ids(service.recommend(Who(one), Wish(50)))) == stays
     assert item in ids(service.recommend(Who(two), Wish(50)))
@@ -168,14 +175,17 @@ def test_a_new_model_that_cannot_serve_is_said_once_and_the_old_one_stays(servic
     home.about.touch()
     stop = threading.Event()
 
-    def say(text):
-        said.append(text)
+    refreshed: list[int] = []
+    real = service.refresh
 
-    watcher = threading.Thread(target=service.watch, args=(stop, 0.02, say))
-    watcher.start()
-    stop.wait(0.4)
-    stop.set()
-    watcher.join()
+    def refresh():
+        refreshed.append(1)
+        if len(refreshed) == 3:
+            stop.set()
+        return real()
+
+    watch(refresh, service._mark, stopped=stop, every_s=0.01, say=said.append)
+    assert len(refreshed) == 3
     assert len(said) == 1
     assert said[0].startswith("cannot serve the new model, the old one stays")
     assert service.recommend(Who(user), Wish()).model == version
