@@ -159,8 +159,8 @@ def test_what_came_in_while_the_new_model_was_read_is_not_lost(service, home, us
     keep(home, replace(kept, adapter={name: value + 0.05 for name, value in kept.adapter.items()}), {})
     real = service._read
 
-    def slowly():
-        state = real()
+    def slowly(*known):
+        state = real(*known)
         service.add_events([Event("late", item, "view", 5.0)])
         return state
 
