@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.places import UNNAMED, finished
+from client.reviewing import add_commands
 from shared.console import (
     Bars,
     Delta,
@@ -39,9 +41,9 @@ app = typer.Typer(
 )
 passports = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=True)
 app.add_typer(passports, name="passport", help="Taste passports: a code book for all, a passport for one user.")
+add_commands(app)
 CACHE = Path("var/cache")
 CodeBookFile = Annotated[Path | None, typer.Option(help="The public code book that the passport was drawn from.")]
-UNNAMED = "expected --domain NAME first, before any command; it says which domain this is"
 
 
 @app.callback()
@@ -178,6 +180,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8100,
     host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
     rules: Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")] = None,
+    log_mb: Annotated[int, typer.Option(min=1, help="Largest size of the log of what was shown.")] = 64,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
 ) -> None:
     """Serve this domain's own users from the last finished run: REST, gRPC and a page, until interrupted."""
@@ -195,7 +198,9 @@ def serve(
         torch.set_num_threads(1)  # an answer is too small to share; requests are many
         if rules is not None and not rules.is_file():
             raise ConfigError(f"--rules: expected a file at {rules}; check the path")
-        service = HomeService(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"], rules)
+        service = HomeService(
+            Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"], rules, log_mb * 2**20, tell
+        )
         place, stopped = port or free_port(host), threading.Event()
         threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
         name, engine = service.serving.domain.name, service.serving.engine
@@ -206,6 +211,7 @@ def serve(
             lambda: tell(f"{name}: {len(engine):,} items, model {engine.version}, at http://{host}:{place}/"),
         )
         stopped.set()
+        service.close()
 
 
 @app.command()
@@ -368,6 +374,7 @@ def budget(
     with settled():
         from client.budget import Limits, forecast
         from client.dataset import read_domain
+        from client.forgotten import without
         from client.privacy import learnt_from
         from client.splits import split
         from client.store import Home, load
@@ -394,7 +401,7 @@ def budget(
             if given["data"] is None and not home.about.is_file():
                 raise ConfigError("a planned run needs the domain's data: --data FOLDER before the command")
             folder = given["data"] or load(home).data
-            parts = split(read_domain(folder, given["domain"]).interactions, given["protocol"])
+            parts = split(without(home, read_domain(folder, given["domain"])).interactions, given["protocol"])
             ahead = forecast(plan, len(learnt_from(parts.train)), Limits(given["max_epsilon"]), events)
             found["planned"] = asdict(ahead)
         if as_json:
@@ -482,25 +489,6 @@ def opened(serving: "Serving", passport: Path, issuer_key: Path, code_book: Path
     token = read_passport(passport)
     keys = {token.domain: read_public_key(issuer_key)}
     return accept(token, read_book(code_book), serving.kept.base, keys, serving.engine.whitening)
-
-
-def finished(given: dict[str, Any], run: Path | None) -> Path:
-    """The home of a finished run: of ``--run``, of ``--home``, else the domain's own or the newest simulation's."""
-    own: Path = given["home"]
-    if not given["domain"]:
-        raise ConfigError(UNNAMED)
-    if run is not None:
-        place = run / "homes" / str(given["domain"])
-        if not (place / "home.json").is_file():
-            there = sorted(path.parent.name for path in run.glob("homes/*/home.json"))
-            found = f"it holds {', '.join(there)}" if there else "it holds no finished run"
-            raise ConfigError(f"--run {run}: expected a finished run of {given['domain']}; {found}")
-        return place
-    if given["home_given"] or (own / "home.json").is_file():
-        return own
-    simulated = Path("runs").glob(f"*/homes/{given['domain']}/home.json")
-    newest = sorted(simulated, key=lambda path: path.stat().st_mtime)
-    return newest[-1].parent if newest else own
 
 
 if __name__ == "__main__":

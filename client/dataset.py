@@ -18,6 +18,7 @@ from shared.knowledge import Knowledge, read_knowledge
 from shared.tables import Mask, Problem, Report, Table, find_table, first_of_each, problem, read_table
 
 DAY_S = 86_400.0
+BLANK = "\0forgotten "  # how the id of somebody begins of whom a place is left and nothing else
 MOST_SECONDS = 1e11  # the year 5138: a larger median is not in seconds but in milliseconds, or finer
 
 

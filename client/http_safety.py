@@ -1,8 +1,11 @@
-"""The doors of a domain's REST API that are a reviewer's, not a user's: rules, complaints."""
+"""The doors of a domain's REST API that are a reviewer's: rules, complaints, audits, what is held of one user."""
+
+from dataclasses import asdict
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from client.forget import STAYS
 from client.service import HomeService
 from shared.http import Name, Strict, told
 
@@ -24,3 +27,11 @@ def add_safety(app: FastAPI, service: HomeService) -> None:
     def decide(item_id: str, body: DecisionBody) -> dict[str, str]:
         service.decide(item_id, body.decision)
         return {"item_id": item_id, "decision": body.decision}
+
+    @app.get("/api/users/{user}/export")
+    def export(user: str, request: Request) -> Response:
+        return told(request, service.export(user))
+
+    @app.delete("/api/users/{user}")
+    def forget(user: str, request: Request) -> Response:
+        return told(request, {**asdict(service.forget(user)), "stays": STAYS})

@@ -1,11 +1,8 @@
 """Taste passports at home: give one to a user who asked and agreed, take one as the start of a history."""
 
-import hashlib
-import hmac
-import os
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +15,7 @@ from torch.nn import functional as F
 
 from client.budget import Limits, check_budget
 from client.dataset import Domain
+from client.pseudonyms import kept_secret, pseudonym
 from client.store import Home
 from shared.errors import ConfigError, DataError, PayloadError
 from shared.ledger import TokenRelease, append_event, append_line, read_events, reserved
@@ -136,15 +134,9 @@ def _check(domain: Domain, book: CodeBook, base: str, request: Request) -> torch
     return torch.from_numpy(domain.interactions.items[domain.interactions.users == user].astype(np.int64))
 
 
-def pseudonym(home: Home, user: str) -> str:
-    """What stands for a user in consents and ledger: an HMAC under a key that never leaves the home."""
-    key = _kept(home.folder / "pseudonyms.key", lambda: secrets.token_bytes(32))
-    return hmac.new(key, user.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
-
-
 def signing_key(home: Home) -> Ed25519PrivateKey:
     """This domain's key, made once; its public half lies beside it in ``passport.pub``, to be given to others."""
-    raw = _kept(home.folder / "passport.key", lambda: Ed25519PrivateKey.generate().private_bytes_raw())
+    raw = kept_secret(home.folder / "passport.key", lambda: Ed25519PrivateKey.generate().private_bytes_raw())
     if len(raw) != 32:
         raise DataError(
             f"{home.folder / 'passport.key'} is damaged; move it away, and tell others the new passport.pub"
@@ -178,17 +170,3 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise DataError(f"{path}: expected the issuer's passport.pub, an Ed25519 public key; ask for it again")
     return key
-
-
-def _kept(path: Path, make: Callable[[], bytes]) -> bytes:
-    """The secret in a file that only its owner may read; made where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as file:
-        file.write(make())
-        file.flush()
-        os.fsync(file.fileno())
-    return path.read_bytes()

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 
 from client.associations import Associations, Rows
-from client.dataset import Domain, Interactions, read_domain, with_journal
+from client.dataset import BLANK, Domain, Interactions, read_domain, with_journal
+from client.forgotten import without
 from client.journal import Entry, Journal
 from client.review import blocked
 from client.rules import Rules, Verdict, judge, read_rules
@@ -46,7 +47,7 @@ class People:
 
     def __init__(self, data: Interactions) -> None:
         self._data = data
-        self._row = {user: row for row, user in enumerate(data.user_ids)}
+        self._row = {user: row for row, user in enumerate(data.user_ids) if not user.startswith(BLANK)}
         self._ends = np.searchsorted(data.users, np.arange(len(data.user_ids) + 1))  # rows are sorted by user
 
     def row(self, user_id: str) -> int | None:
@@ -181,7 +182,9 @@ def open_serving(
     kept = load(home)
     entries = Journal(home.journal).entries if entries is None else entries
     rules = (read_rules(home.rules) if rules is None else rules).with_reviewed(blocked(entries))
-    files = read_domain(data or kept.data, kept.domain)
+    if home.forgetting.exists():
+        raise DataError("a forgetting was stopped in the middle; run `forget` for that user again")
+    files = without(home, read_domain(data or kept.data, kept.domain))
     domain = with_journal(files, entries)
     verdict = judge(rules, domain.catalog)
     base = find_base(kept.plan.model.base)

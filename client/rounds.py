@@ -11,8 +11,9 @@ import numpy as np
 from client.budget import Limits, check_budget, planned_noise, sample_rate
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
-from client.dataset import Domain, read_domain, with_journal
+from client.dataset import Domain
 from client.evaluate import evaluate, validate
+from client.forgotten import read_at_home
 from client.gate import alone, better, between, candidate
 from client.journal import Journal
 from client.privacy import sampled_users, train_privately
@@ -48,6 +49,7 @@ from shared.payload import (
 )
 from shared.plan import ModelPlan, Plan
 from shared.prefix import find_base
+from shared.takeover import mark_of
 
 
 @dataclass
@@ -101,6 +103,7 @@ class DomainMember:
         self.domain, self.home, self.workshop = domain, home, workshop
         self.protocol, self.limits, self.base, self.simulated = protocol, limits, base, simulated
         self._corpus: tuple[tuple[ModelPlan, int], Corpus] | None = None
+        self._forgotten = mark_of(home.forgotten)
 
     @property
     def name(self) -> str:
@@ -272,6 +275,10 @@ class DomainMember:
 
         The checkpoint's path is ours: a server must not choose what a member opens or fetches.
         """
+        if (mark := mark_of(self.home.forgotten)) != self._forgotten:  # somebody, since this process read the data
+            entries = Journal(self.home.journal).entries
+            self.domain, self._corpus = read_at_home(self.home, self.domain.folder, self.name, entries), None
+            self._forgotten = mark
         if self.base is not None:
             task = replace(task, plan=replace(task.plan, model=replace(task.plan.model, base=self.base)))
         model = self.workshop.model(task.plan)
@@ -346,7 +353,7 @@ def open_member(
     """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
     limits = Limits(max_epsilon, share_items)
     workshop = Workshop(Path(cache))
-    domain = with_journal(read_domain(folder, name), Journal(Home(home).journal).entries)
+    domain = read_at_home(Home(home), folder, name, Journal(Home(home).journal).entries)
     if base is not None:
         find_base(base)  # a mistyped one is told now, not in the first round
     return DomainMember(domain, Home(home), workshop, protocol=protocol, limits=limits, base=base, simulated=simulated)

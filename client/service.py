@@ -9,16 +9,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from client.explain import explain_at_home
+from client.forget import Forgotten, export_user, forget
+from client.forgotten import read_forgotten
 from client.journal import DECISIONS, HARMFUL, HIDE, Decision, Entry, Event, Feedback, Journal
+from client.pseudonyms import SHOWN, pseudonyms
 from client.recommend import Met, Serving, open_serving
 from client.review import blocked, queue
 from client.rules import NOBODY, Rules, read_rules, spelt
+from client.shown import LOG_BYTES, ShownLog, Writer
 from client.store import Home
 from shared import browse
 from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
@@ -52,8 +57,18 @@ class State:
 class HomeService:
     """One domain's. All methods may be called from any thread; errors are those of ``shared.errors``."""
 
-    def __init__(self, home: Home, cache: Path, data: Path | None = None, rules: Path | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        cache: Path,
+        data: Path | None = None,
+        rules: Path | None = None,
+        log_bytes: int = LOG_BYTES,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         """``rules`` is the file of block-lists and age gates, by default the home's own.
+
+        ``log_bytes`` bounds the log of what is shown, ``say`` is told what goes wrong with it.
 
         Raises DataError where there is no finished run that can serve, ConfigError for rules that cannot be used.
         """
@@ -66,7 +81,9 @@ class HomeService:
         self._map: tuple[Engine, Plane, Map] | None = None
         self._seen, self._rules_seen = self._mark(), mark_of(self.rules_file)
         self._rules: Rules = read_rules(self.rules_file)  # the file's own
+        self._gone = set(read_forgotten(home))
         self.state = self._read(list(self.journal.entries))
+        self.shown = Writer(ShownLog(home.shown, log_bytes), _Hashed(home), say)
 
     @property
     def serving(self) -> Serving:
@@ -77,7 +94,21 @@ class HomeService:
         state = self.state
         if who.user is not None:
             wish = replace(wish, without=wish.without | state.hidden.get(who.user, frozenset()))
-        return recommend(state.serving.engine, self._person(state, who), wish, state.serving.signals_for(wish.age))
+        serving = state.serving
+        answer = recommend(serving.engine, self._person(state, who), wish, serving.signals_for(wish.age))
+        self.shown.put(
+            {
+                "kind": "answer",
+                "at": round(time.time(), 3),
+                "user": who.user or "",
+                "items": [item.item_id for item in answer.items],
+                "from": wish.skip,
+                "model": answer.model,
+                "rules": serving.verdict.rules.version,
+                "struck": dict(answer.struck_by),
+            }
+        )
+        return answer
 
     def explain(self, who: Who, item: str, most: int) -> tuple[str, tuple[Because, ...]]:
         """(id of the item, events that raise its score most)."""
@@ -231,8 +262,35 @@ class HomeService:
                     _note(state, entry)
                 state.serving = state.serving.under(self._in_force())
                 self.state, self._seen = state, mark
+            self._empty_log()
         self._tell("model", {"model": state.serving.engine.version})
         return state.serving.engine.version
+
+    def export(self, user: str) -> dict[str, Any]:
+        """All that the domain holds of a user. Raises UnknownError."""
+        self.shown.flush()
+        return export_user(self.home, user, self._data)
+
+    def forget(self, user: str) -> Forgotten:
+        """Nothing knows the user when this returns; the owner's own files stay as they are. Raises UnknownError."""
+        self.shown.flush()
+        found = forget(self.home, user, self._data)
+        self.refresh()
+        self._tell("forgotten", {"shown": found.shown})
+        return found
+
+    def close(self) -> None:
+        """What was shown is on disk when this returns."""
+        self.shown.close()
+
+    def _empty_log(self) -> None:
+        """Of those who were forgotten since, in this process or another, what was shown until it knew."""
+        gone = set(read_forgotten(self.home))
+        hashes = {one.shown for one in gone - self._gone}
+        if hashes:
+            self.shown.flush()
+            self.shown.log.empty(lambda body: body.get("user") in hashes)
+        self._gone = gone
 
     def _in_force(self) -> Rules:
         return self._rules.with_reviewed(blocked(self.journal.entries))
@@ -279,6 +337,20 @@ class HomeService:
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         for listener in list(self.listeners):
             listener(kind, data)
+
+
+class _Hashed:
+    """Users as the log of what is shown has them; the key is made when there is somebody to log."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    @cached_property
+    def _hash(self) -> Callable[[str], str]:
+        return pseudonyms(self._home, SHOWN)
+
+    def __call__(self, user: str) -> str:
+        return self._hash(user)
 
 
 def _note(state: State, entry: Entry) -> None:

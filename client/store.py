@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,10 @@ class Home:
     @property
     def forgotten(self) -> Path:
         return self.folder / "forgotten.jsonl"
+
+    @property
+    def forgetting(self) -> Path:
+        return self.folder / "forgetting.json"
 
     @property
     def serving(self) -> Path:
@@ -162,9 +167,27 @@ def _of_round(home: Home, number: int) -> Path:
     return home.rounds / f"{number}.safetensors"
 
 
+def change_private(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Rewrite a file of private parameters; none where there is none. Raises DataError when it is damaged."""
+    if not path.exists():
+        return
+    try:
+        found: dict[str, torch.Tensor] = {name: value.clone() for name, value in load_torch(path).items()}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}); remove it and train again") from None
+    change(found)
+    _aside(path, lambda aside: save_torch(found, aside))
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write aside, fsync, rename."""
     _aside(path, lambda aside: aside.write_text(json.dumps(value, indent=2), encoding="utf-8"))
+
+
+def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
+    """One JSON object a line; aside, fsync, rename."""
+    text = "".join(json.dumps(value) + "\n" for value in values)
+    _aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _aside(path: Path, write: Any) -> None:

@@ -156,7 +156,7 @@ def open_engine(
 
 
 def engine_key(model: Recommender, catalog: Catalog, private: Private | None) -> str:
-    """Names everything that vectors and scores are a function of."""
+    """Names everything that the items' vectors and scores are a function of."""
     digest = hashlib.sha256()
     digest.update(json.dumps([asdict(model.plan), base_fingerprint(model.plan, model.base)]).encode())
     digest.update(catalog.fingerprint.encode())
@@ -164,6 +164,8 @@ def engine_key(model: Recommender, catalog: Catalog, private: Private | None) ->
         digest.update(name.encode() + value.tobytes())
     if private is not None:
         for name, tensor in private.state_dict().items():
+            if name == "user.weight":  # no part of items: who is forgotten leaves their vectors as they are
+                continue
             digest.update(name.encode() + tensor.detach().numpy().tobytes())
     return digest.hexdigest()
 

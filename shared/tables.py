@@ -5,7 +5,8 @@ The only room that knows polars: everybody else gets numpy arrays and Python lis
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,62 @@ def _guess_type(cells: pl.Series) -> str:
     """ "number" when every cell that is not empty holds numbers only."""
     filled = cells.drop_nulls()
     return "number" if len(filled) and bool(filled.str.contains(NUMERIC).all()) else "text"
+
+
+def drop_rows(path: Path, columns: Sequence[str], value: str) -> int:
+    """Write a file anew without the rows that have ``value`` in one of the columns; how many those were.
+
+    All other bytes of a text file stay as they are. Written aside and renamed. Raises DataError as ``read_table``.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    if path.suffix == ".parquet":
+        table = read_table(path, ())
+        here = [column for column in columns if column in table.types]
+        gone = pl.any_horizontal(pl.col(column).cast(pl.String).str.strip_chars() == value for column in here)
+        frame = pl.read_parquet(path)
+        kept = frame.filter(~gone.fill_null(False)) if here else frame
+        kept.write_parquet(aside)
+        dropped = frame.height - kept.height
+    else:
+        raw = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        atomic = path.suffix != ".csv"
+        quoted = not atomic and '"' in raw
+        rows = _rows_of(raw, "\t" if atomic else ",", quoted)
+        header = [name.partition(":")[0].strip() if atomic else name.strip() for name in next(rows)[1]]
+        places = [place for place, name in enumerate(header) if name in columns]
+        kept_rows, dropped = [raw[: raw.find("\n") + 1]], 0
+        for line, cells in rows:
+            mine = any(place < len(cells) and cells[place].strip() == value for place in places)
+            dropped += mine
+            kept_rows += [] if mine else [line]
+        aside.write_bytes("".join(kept_rows).encode("utf-8", errors="surrogateescape"))
+    if not dropped:
+        aside.unlink()
+        return 0
+    aside.chmod(path.stat().st_mode & 0o777)
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    aside.replace(path)
+    return dropped
+
+
+def _rows_of(text: str, separator: str, quoted: bool) -> Iterator[tuple[str, list[str]]]:
+    """Each row as it stands in the file, its line end with it, and its cells; a quoted one may take several lines."""
+    lines = io.StringIO(text, newline="")
+    if not quoted:
+        for line in lines:
+            yield line, line.rstrip("\r\n").split(separator)
+        return
+    taken: list[str] = []
+
+    def noted() -> Iterator[str]:
+        for line in lines:
+            taken.append(line)
+            yield line
+
+    for cells in csv.reader(noted(), strict=True):
+        yield "".join(taken), cells
+        taken.clear()
 
 
 def _check_columns(path: Path, columns: list[str], required: Sequence[str]) -> None:
