@@ -59,6 +59,9 @@ def main(
     share_items: Annotated[
         bool, typer.Option("--share-items", help="Let owners of the same catalogue have its item table.")
     ] = False,
+    share_quality: Annotated[
+        bool, typer.Option("--share-quality", help="Let the server see this domain's validation NDCG@10, two digits.")
+    ] = False,
     base: Annotated[str, typer.Option(help="This domain's copy of the federation's checkpoint.")] = "minilm",
     root_certificates: Annotated[Path | None, typer.Option(help="The server's ca.crt; none: loopback only.")] = None,
     key: Annotated[Path | None, typer.Option(help="This node's private key, where the server asks for one.")] = None,
@@ -85,6 +88,8 @@ def main(
             raise ConfigError("joining a federation needs --data FOLDER with this domain's files")
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
+        if share_quality and members is not None:
+            raise ConfigError("--share-quality cannot go with --members: a secure sum tells of nobody alone")
         identity = None
         if members is not None:
             if key is None:
@@ -105,6 +110,7 @@ def main(
                 max_epsilon=max_epsilon,
                 base=base,
                 share_items=share_items,
+                share_quality=share_quality,
             )
             member.workshop.tick = bars.tick
             bars.say(member.domain.describe())

@@ -19,6 +19,7 @@ class Limits:
 
     max_epsilon: float | None = None
     share_items: bool = False  # whether residuals, biases and counts of items may go to owners of their catalogue
+    share_quality: bool = False  # whether the validation NDCG@10 travels with each update
 
 
 def sample_rate(plan: Plan, users: int) -> float:
@@ -42,16 +43,27 @@ def check_delta(plan: Plan, users: int) -> None:
         )
 
 
-def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event: Event | None) -> float:
-    """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high.
-
-    Also when the plan would release what the data owner did not allow.
-    """
+def check_sharing(plan: Plan, limits: Limits) -> None:
+    """Raises BudgetError, before anything is trained or spent, where plan and owner differ about what may leave."""
     if plan.model.shared_items and not limits.share_items:
         raise BudgetError(
             "the plan shares item tables among owners of one catalogue (model.shared_items), which tell what is met "
             "here, and met together, and how often; this domain allows it only when started with --share-items"
         )
+    if limits.share_quality and plan.private:
+        raise BudgetError(
+            "this domain lets its quality travel (--share-quality), a release without noise, and the plan promises "
+            "privacy.epsilon; start without it"
+        )
+    if limits.share_quality and plan.federation.secure:
+        raise BudgetError(
+            "this domain lets its quality travel (--share-quality), and a secure sum (federation.secure) tells of "
+            "nobody alone; start without it"
+        )
+
+
+def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event: Event | None) -> float:
+    """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high."""
     if next_event is None:
         if limits.max_epsilon is not None:
             raise BudgetError(

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import Limits, check_budget, planned_noise, sample_rate
+from client.budget import Limits, check_budget, check_sharing, planned_noise, sample_rate
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -124,10 +124,12 @@ class DomainMember:
         nothing moved.
         """
         task, model = self._take(task)
+        check_sharing(task.plan, self.limits)
         corpus = self.corpus(task.plan)
         released = released_names(task.plan, list(common(task.adapter)))
         place = ("client", self.name, task.round)
         items: Tensors = {}
+        quality: float | None = None
         if task.plan.private:
             self._train_privately(model, corpus, task, released, place)
         else:
@@ -148,12 +150,13 @@ class DomainMember:
             if private is not None:
                 keep_round(self.home, task.round, private.state_dict())
                 items = self._items_moved(task, private)
+            if self.limits.share_quality and len(corpus.split.valid):
+                quality = round(validate(model, corpus, private), 2)
         after = adapter_tensors(model)
         delta = {name: after[name] - task.adapter[name] for name in sorted(released)}
         must_move(delta)
-        return AdapterUpdate(
-            self.name, task.round, {**delta, **items}, coarse_weight(len(sampled_users(corpus))), task.base
-        )
+        weight = coarse_weight(len(sampled_users(corpus)))
+        return AdapterUpdate(self.name, task.round, {**delta, **items}, weight, task.base, quality)
 
     def private_before(self, task: Task, model: Recommender) -> Private | None:
         """The private parameters that a task starts with: as the round before left them, else fresh.
@@ -347,11 +350,12 @@ def open_member(
     protocol: str = "loo",
     max_epsilon: float | None = None,
     share_items: bool = False,
+    share_quality: bool = False,
     base: str | None = None,
     simulated: bool = False,
 ) -> DomainMember:
     """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
-    limits = Limits(max_epsilon, share_items)
+    limits = Limits(max_epsilon, share_items, share_quality)
     workshop = Workshop(Path(cache))
     domain = read_at_home(Home(home), folder, name, Journal(Home(home).journal).entries)
     if base is not None:

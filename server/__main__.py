@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -36,7 +36,7 @@ Catalogues = Annotated[
     list[Path] | None, typer.Option("--catalogue", help="A domain's published catalogue; may be repeated.")
 ]
 Cache = Annotated[Path, typer.Option(help="Where prefix states are kept.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead.")]
 CACHE = Path("var/cache")
 
 app = typer.Typer(
@@ -67,6 +67,9 @@ def main(
     wait: Annotated[float, typer.Option(help="Seconds to wait for the domains.")] = 300.0,
     round_timeout: Annotated[float, typer.Option(help="Seconds for one round.")] = 3600.0,
     certificates: Annotated[Path | None, typer.Option(help="Folder made by `certs`; needed off loopback.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Also open the HTTP door here while the run lasts.")] = None,
+    catalogue: Catalogues = None,
+    cache: Cache = CACHE,
 ) -> None:
     """Run a federation; ends with status 0 only when every round is done."""
     quiet_libraries()
@@ -77,9 +80,11 @@ def main(
         plan = plan_from(settings, sets or [], more)
         if resume and run_dir is None:
             raise ConfigError("--resume needs --run-dir FOLDER: which run is to go on?")
+        from server.beside import door_from
         from server.certs import certificates_in
         from server.launch import run_server
 
+        door = door_from(http_port, catalogue or [], cache)
         where = run_dir or Path("runs") / time.strftime("server-%Y%m%d-%H%M%S")
         tell(f"run directory: {where}")
         code = run_server(
@@ -92,6 +97,7 @@ def main(
             round_timeout_s=round_timeout,
             certificates=None if certificates is None else certificates_in(certificates),
             resume=resume,
+            door=door,
             say=tell,
         )
         raise typer.Exit(code)
@@ -175,6 +181,67 @@ def recommend(
             for item in answer.items:
                 table.add_row(str(item.rank), Text(item.title), f"{item.score:.2f}")
             Console().print(table)
+
+
+@app.command()
+def rounds(run_dir: Run, as_json: AsJson = False) -> None:
+    """Print what became of a run, round by round: who answered, who was refused and why, seconds, bytes, quality."""
+    with settled():
+        from server.glance import glance
+
+        found = glance(run_dir)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+            return
+        about = found["plan"]
+        title = f"{found['state']}, {found['rounds_done']} of {about['rounds']} rounds, family {about['family']}"
+        table = Table(title=title, title_justify="left")
+        for column in ("round", "seconds", "MB down", "MB up"):
+            table.add_column(column, justify="right")
+        for column in ("domains", "refused", "NDCG@10"):
+            table.add_column(column)
+        for one in found["rounds"]:
+            table.add_row(*map(Text, round_cells(one)))
+        Console().print(table)
+        if found["reason"]:
+            typer.echo(found["reason"])
+
+
+def round_cells(one: dict[str, Any]) -> list[str]:
+    """A row of the table of rounds."""
+    moved = one.get("bytes", {}).values()
+    totals = [f"{sum(part[way] for part in moved) / 2**20:.1f}" if moved else "" for way in ("down", "up")]
+    absent = {**one["refused"], **one.get("failed", {})}
+    return [
+        str(one["round"]),
+        f"{one['seconds']:.1f}" if "seconds" in one else "",
+        *totals,
+        ", ".join(one["domains"]),
+        "; ".join(f"{who}: {why}" for who, why in sorted(absent.items())),
+        ", ".join(f"{who} {value:.2f}" for who, value in sorted(one.get("quality", {}).items())),
+    ]
+
+
+@app.command()
+def export(
+    run_dir: Run,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    domain: Annotated[
+        str | None, typer.Option(help="That domain's own mixture; none: what an unknown one gets.")
+    ] = None,
+    number: Annotated[int | None, typer.Option("--round", help="After which round; none: the last.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run's model: adapters in PEFT's format, towers as safetensors, a manifest with their hashes."""
+    with settled():
+        from server.export import export as give
+
+        manifest = give(run_dir, out, domain, number)
+        if as_json:
+            typer.echo(json.dumps(manifest, indent=2))
+            return
+        for name in (*manifest["sha256"], "manifest.json"):
+            typer.echo(str(out / name))
 
 
 def opened(run_dir: Path, catalogue: list[Path] | None, cache: Path) -> "CrossDomain":

@@ -3,13 +3,15 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server import registry
 from server.aggregate import aggregator_for
-from server.carrier import Members, carrier_for, finish
+from server.carrier import carrier_for, finish
+from server.members import FINISHING, Members
 from server.rounds import ServerState, step, tasks
 from shared.errors import ConfigError, FederationError
 
@@ -34,12 +36,17 @@ def main(grid: Grid, context: Context) -> None:
 def conduct(grid: Grid, run_dir: Path) -> None:
     """The rounds that are left, then the final adapter to every member, then the mark that all is done."""
     job = read_job(run_dir)
-    members = Members(int(job["clients"]), float(job["wait_s"]))
+
+    def note(now: dict[str, Any]) -> None:
+        registry.write(run_dir / "members.json", json.dumps(now).encode())
+
+    members = Members(int(job["clients"]), float(job["wait_s"]), note)
     timeout_s = float(job["round_timeout_s"])
     state = registry.load_state(run_dir)
     while state.round <= state.plan.federation.rounds:
         state = one_round(grid, run_dir, state, members, timeout_s)
     failed: dict[str, str] = {}
+    members.begin(state.round, FINISHING)
     last = tasks(state, aggregator_for(state.plan), "finish")
     kept = finish(grid, last, members, timeout_s, failed.__setitem__)
     registry.write(run_dir / "done.json", json.dumps({"kept": kept, "failed": failed}).encode())
@@ -49,6 +56,7 @@ def one_round(grid: Grid, run_dir: Path, state: ServerState, members: Members, t
     """A round, on disk when it returns."""
     start = time.monotonic()
     failed: dict[str, str] = {}
+    members.begin(state.round)
     try:
         state = step(
             state, carrier_for(state, grid, members, timeout_s, failed.__setitem__), aggregator_for(state.plan)
@@ -56,7 +64,8 @@ def one_round(grid: Grid, run_dir: Path, state: ServerState, members: Members, t
     except FederationError as error:
         reasons = "".join(f"; {who}: {why}" for who, why in sorted(failed.items()))
         raise FederationError(f"round {state.round}: {error}{reasons}") from None
-    state = registry.with_report(state, failed=failed, seconds=round(time.monotonic() - start, 2))
+    seconds = round(time.monotonic() - start, 2)
+    state = registry.with_report(state, failed=failed, seconds=seconds, bytes=members.traffic())
     registry.save_state(run_dir, state)
     registry.append_round(run_dir, state.report)
     return state

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
+from server.members import Members
 from server.rounds import Carrier, ServerState, TaskFor
 from server.secure_sum import secure_carrier
 from shared.errors import FederationError, PayloadError
@@ -17,21 +17,9 @@ from shared.wire import MAX_REASON, Answer, answer_from_record, clean, question_
 
 Tell = Callable[[str, str], None]  # (who, why there is no update)
 POLL_S = 0.5  # Flower's own send_and_receive polls every 3 s
+LOOK_S = 5.0  # how often, while answers are waited for, who is there is looked at
 STEP_S = 120.0  # most for a step of a secure sum: all but the first only compute masks
 MEET_S = 60.0  # for a relay to say whose it is: it starts in some seconds, later on a busy machine
-
-
-@dataclass
-class Members:
-    """Who takes part, and which node answers for which domain; lives as long as the run."""
-
-    wanted: int
-    wait_s: float
-    names: dict[int, str] = field(default_factory=dict)
-    met: bool = False  # the first round needs them all; a later one goes on with those who are left
-
-    def name(self, node: int) -> str:
-        return self.names.get(node, f"node {node}")
 
 
 def carrier_for(
@@ -90,14 +78,14 @@ def wait_for(grid: Grid, members: Members, poll_s: float) -> list[int]:
     """Ids of the nodes that are there; all that are wanted the first time, at least one afterwards."""
     need = 1 if members.met else members.wanted
     deadline = time.monotonic() + members.wait_s
-    while len(nodes := sorted(grid.get_node_ids())) < need:
+    while len(nodes := members.see(grid.get_node_ids())) < need:
         if time.monotonic() >= deadline:
             raise FederationError(
                 f"{len(nodes)} of {need} domains came within {members.wait_s:g} s; "
                 "start the missing ones (python -m client), or ask for fewer"
             )
         time.sleep(poll_s)
-    members.met = True
+    members.meet()
     return nodes
 
 
@@ -117,11 +105,13 @@ def ask(
 ) -> dict[int, Answer]:
     """Hand each node its bytes; answers without a refusal, by node. ``tell`` hears of every node that gave none."""
     waiting = _send(grid, {node: task_to_record(raw, timeout_s) for node, raw in raws.items()})
+    for node, raw in raws.items():
+        members.sent(node, len(raw))
     answers: dict[int, Answer] = {}
-    for node, reply in _replies(grid, waiting, timeout_s, poll_s):
+    for node, reply in _replies(grid, waiting, timeout_s, poll_s, members):
         try:
             answer = _answer(reply)
-            members.names[node] = answer.domain
+            members.heard(node, answer.domain, len(answer.raw))
             if answer.reason:
                 raise PayloadError(answer.reason)
             answers[node] = answer
@@ -140,9 +130,9 @@ def meet(grid: Grid, nodes: list[int], members: Members, poll_s: float) -> None:
     if not nodes:
         return
     waiting = _send(grid, {node: question_to_record(MEET_S) for node in nodes})
-    for node, reply in _replies(grid, waiting, MEET_S, poll_s):
+    for node, reply in _replies(grid, waiting, MEET_S, poll_s, members):
         with suppress(PayloadError):
-            members.names[node] = _answer(reply).domain
+            members.heard(node, _answer(reply).domain)
 
 
 def _send(grid: Grid, records: dict[int, RecordDict]) -> dict[str, int]:
@@ -154,10 +144,16 @@ def _send(grid: Grid, records: dict[int, RecordDict]) -> dict[str, int]:
     return {message.metadata.message_id: message.metadata.dst_node_id for message in messages}
 
 
-def _replies(grid: Grid, waiting: dict[str, int], timeout_s: float, poll_s: float) -> Iterator[tuple[int, Message]]:
+def _replies(
+    grid: Grid, waiting: dict[str, int], timeout_s: float, poll_s: float, members: Members
+) -> Iterator[tuple[int, Message]]:
     """Replies as they come; takes each out of ``waiting`` and leaves there those that never came."""
     deadline = time.monotonic() + timeout_s
+    looked = time.monotonic()
     while waiting:
+        if time.monotonic() - looked > LOOK_S:
+            looked = time.monotonic()
+            members.see(grid.get_node_ids())
         for reply in grid.pull_messages(list(waiting)):
             # An error reply comes from the SuperLink itself: only the id tells whose it is.
             node = waiting.pop(reply.metadata.reply_to_message_id, None)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from server import registry
+from server.members import WAITING
 from shared.errors import BudgetError, ConfigError, FederationError
 from shared.ledger import GaussianSteps
 from shared.plan import Plan, PrivacyPlan, plan_from_json
 
-WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
+RUNNING, DONE, FAILED, STOPPED = "running", "done", "failed", "stopped"
 PER_PARAMETER = ("moved", "cosines")  # of a round's report: too much for a glance
 
 

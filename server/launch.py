@@ -11,6 +11,7 @@ from typing import Any
 
 from server import registry
 from server.aggregate import aggregator_for
+from server.beside import Door, beside
 from server.rounds import ServerState
 from server.superlink import Certificates, SuperLink, ask, register_members, stop_stale_runs, wait_health, write_config
 from shared.errors import ConfigError, FederationError, IsthmusError
@@ -21,6 +22,7 @@ from shared.processes import check_port, free_port, is_loopback, signals, spawn,
 ROOT = Path(__file__).resolve().parents[1]  # holds pyproject.toml with [tool.flwr.app]
 POLL_S = 0.3
 ASK_S = 10.0  # each question to Flower's command line costs a second of CPU
+LOOKED_S = 1.0  # who looks whether the run is alive (server/glance.py) holds its lock for an instant
 INTERRUPTED = 130
 
 Say = Callable[[str], None]
@@ -39,26 +41,33 @@ def run_server(
     certificates: Certificates | None = None,
     resume: bool = False,
     start: Start | None = None,
+    door: Door | None = None,
     say: Say = print,
 ) -> int:
     """Run a federation from the first round to the last; returns the exit status.
 
     0 only when every round is done; 1 with the reason said; 130 after SIGINT or SIGTERM. ``port`` 0
-    takes a free one. ``start`` gives the first adapter (default: ``shared.model.initial_state``).
+    takes a free one. ``start`` gives the first adapter (default: ``shared.model.initial_state``). A ``door`` is open
+    for HTTP while the run lasts.
     Raises ConfigError when the settings cannot work, FederationError when another server works in
     ``run_dir``; both change nothing.
     """
     check(host, clients, wait_s, round_timeout_s, certificates)
     link = SuperLink(run_dir.resolve(), host, port or free_port(), certificates)
     check_port(host, link.port)
-    with registry.owned(link.run_dir, "server"), signals() as stopped:
+    if door is not None:
+        door.check()
+    with registry.owned(link.run_dir, "server", LOOKED_S), signals() as stopped:
         prepare(link.run_dir, plan, start, resume)
         job = {"clients": clients, "wait_s": wait_s, "round_timeout_s": round_timeout_s}
         registry.write(link.run_dir / "job.json", json.dumps(job).encode())
         superlink = spawn(link.command(), link.env, link.run_dir / "superlink.log")
         try:
-            return follow(link, superlink, plan, stopped, say)
+            with beside(door, link.run_dir, say) as look:
+                return follow(link, superlink, plan, stopped, say, look)
         except IsthmusError as error:
+            if not reason(link.run_dir):
+                registry.note_failure(link.run_dir, error)
             say(f"failed: {error}")
             return 1
         finally:
@@ -90,7 +99,7 @@ def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> Non
         adapter, released, base = (start or first_adapter)(plan)
         memory = aggregator_for(plan).init()
         registry.begin(run_dir, ServerState(1, plan, adapter, released, base, memory))
-    for mark in ("done.json", "error.json"):
+    for mark in ("done.json", "error.json", "members.json"):
         (run_dir / mark).unlink(missing_ok=True)
 
 
@@ -100,7 +109,14 @@ def first_adapter(plan: Plan) -> tuple[Tensors, frozenset[str], str]:
     return initial_state(plan)
 
 
-def follow(link: SuperLink, superlink: subprocess.Popen[bytes], plan: Plan, stopped: threading.Event, say: Say) -> int:
+def follow(
+    link: SuperLink,
+    superlink: subprocess.Popen[bytes],
+    plan: Plan,
+    stopped: threading.Event,
+    say: Say,
+    look: Callable[[], None] = lambda: None,
+) -> int:
     """Start the run, say a line per round, return its exit status. Raises FederationError when it failed."""
     wait_health(link, superlink, stopped)
     write_config(link)
@@ -110,7 +126,7 @@ def follow(link: SuperLink, superlink: subprocess.Popen[bytes], plan: Plan, stop
     register_members(link, say)
     answer = ask(link, "run", str(ROOT), "--run-config", f"run-dir={json.dumps(str(link.run_dir))}")
     say(f"SuperLink listens on {link.address}; waiting for domains")
-    status, details = watch(link, superlink, answer["run-id"], plan.federation.rounds, stopped, say)
+    status, details = watch(link, superlink, answer["run-id"], plan.federation.rounds, stopped, say, look)
     if stopped.is_set():
         with contextlib.suppress(FederationError):  # a SuperLink that was interrupted too has ended the run itself
             ask(link, "stop", answer["run-id"])
@@ -130,12 +146,14 @@ def watch(
     rounds: int,
     stopped: threading.Event,
     say: Say,
+    look: Callable[[], None] = lambda: None,
 ) -> tuple[str, str]:
     """Tail the log of rounds until the run is finished; returns Flower's (status, details)."""
     said = len(registry.read_rounds(link.run_dir))
     asked = time.monotonic()
     run: dict[str, Any] = {"status": ""}
     while not run["status"].startswith("finished") and not stopped.wait(POLL_S):
+        look()
         if superlink.poll() is not None:
             raise FederationError(f"the SuperLink ended ({superlink.returncode}); see {link.run_dir / 'superlink.log'}")
         marked = any((link.run_dir / mark).exists() for mark in ("done.json", "error.json"))

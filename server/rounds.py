@@ -38,6 +38,8 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
     refused: dict[str, str] = {}
     norms: dict[str, float] = {}
     names: list[str] = []
+    weights: dict[str, float] = {}
+    quality: dict[str, float] = {}
 
     def usable() -> Iterable[AdapterUpdate]:
         for update in screen(carry(tasks(state, aggregator, "train")), state, like, refused.__setitem__):
@@ -46,6 +48,10 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
                 np.sqrt(sum(float((part**2).sum()) for _, part in sorted(update.delta.items())))
             )
             names.extend(update.summed or [update.domain])
+            if not update.summed:
+                weights[update.domain] = update.weight
+            if update.quality is not None:
+                quality[update.domain] = round(update.quality, 2)
             yield update
 
     try:
@@ -57,6 +63,8 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
         "round": state.round,
         "domains": sorted(names),
         "update_norms": norms,
+        "weights": weights,
+        "quality": quality,
         "refused": refused,
         "moved": {key: float(np.abs(value).max()) for key, value in sorted(delta.items())},
         "aggregation": aggregator.note,

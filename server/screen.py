@@ -36,6 +36,8 @@ def screen(
                 raise PayloadError("was trained on another base model; both sides must run the same plan")
             if not (math.isfinite(update.weight) and update.weight > 0):
                 raise PayloadError(f"declares weight {update.weight}, expected a positive number")
+            if update.quality is not None and not 0 <= update.quality <= 1:  # nor what is no number
+                raise PayloadError(f"declares a quality of {update.quality}, expected an NDCG from 0 to 1")
             if update.domain in seen:
                 raise PayloadError("answered this round already")
             check_like(common(update.delta) if shares_items else update.delta, released, "the update")

@@ -127,7 +127,7 @@ class _Sum:
             like = self.task.adapter[name]
             delta[name] = mean[start : start + like.size].reshape(like.shape)
             start += like.size
-        return AdapterUpdate(TOGETHER, self.task.round, delta, weight, self.task.base, tuple(there))
+        return AdapterUpdate(TOGETHER, self.task.round, delta, weight, self.task.base, summed=tuple(there))
 
     def _step(self, requests: Mapping[str, bytes], read: Callable[[str, bytes], Read]) -> dict[str, Read]:
         """What members answered to requests of their own, as read; ``tell`` hears why one cannot be used."""

@@ -51,6 +51,7 @@ class AdapterUpdate:
     delta: Tensors
     weight: float
     base: str
+    quality: float | None = None  # validation NDCG@10, two digits, where the owner lets it travel (--share-quality)
     summed: tuple[str, ...] = ()  # the server's own: whose updates these are together, after a secure sum
 
 
@@ -74,20 +75,20 @@ def task_from_bytes(raw: bytes) -> Task:
 
 def update_to_bytes(update: AdapterUpdate) -> bytes:
     head = {"domain": update.domain, "round": str(update.round), "weight": repr(update.weight), "base": update.base}
+    if update.quality is not None:
+        head["quality"] = repr(update.quality)
     return save(dense(update.delta), metadata=head)
 
 
 def update_from_bytes(raw: bytes) -> AdapterUpdate:
     """Raises PayloadError when the bytes are no update of this protocol."""
     head, tensors = _open(raw)
-    try:
-        weight = float(_text(head, "weight"))
-    except ValueError:
-        raise PayloadError("expected a number as the update's weight; drop this update") from None
+    weight = _number(head, "weight")
+    quality = _number(head, "quality") if "quality" in head else None
     domain = _text(head, "domain")
     if not (0 < len(domain) <= MAX_NAME and domain.isprintable()):  # it goes into logs and onto terminals
         raise PayloadError(f"expected a domain name of at most {MAX_NAME} printable letters, found {domain[:80]!r}")
-    return AdapterUpdate(domain, _count(head, "round"), tensors, weight, _text(head, "base"))
+    return AdapterUpdate(domain, _count(head, "round"), tensors, weight, _text(head, "base"), quality)
 
 
 def dense(tensors: Tensors) -> Tensors:
@@ -167,6 +168,13 @@ def _text(head: dict[str, str], key: str) -> str:
     if not isinstance(value, str):
         raise PayloadError(f"the message has no {key!r}; both sides must run the same version")
     return value
+
+
+def _number(head: dict[str, str], key: str) -> float:
+    try:
+        return float(_text(head, key))
+    except ValueError:
+        raise PayloadError(f"expected a number as the update's {key}; drop this update") from None
 
 
 def _count(head: dict[str, str], key: str) -> int:

@@ -88,7 +88,8 @@ class Conductor:
             self.error = error
 
     def _conduct(self, grid: "Watched") -> None:
-        from server.carrier import Members, carrier_for, finish
+        from server.carrier import carrier_for, finish
+        from server.members import Members
 
         members = Members(self.wanted, START_S)
         for _ in range(self.rounds):

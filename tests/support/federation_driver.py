@@ -1,6 +1,6 @@
 """Command lines for the end-to-end tests: a server or one client of a federation of fake members.
 
-python federation_driver.py server RUN_DIR PORT ROUNDS CLIENTS WAIT_S [--resume] [--certificates=FOLDER]
+python federation_driver.py server RUN_DIR PORT ROUNDS CLIENTS WAIT_S [--resume] [--certificates=FOLDER] [--http=PORT]
 python federation_driver.py client NAME BEHAVIOUR HOME PORT ONCE [CERTIFICATES]
 
 With certificates the updates are summed securely.
@@ -13,6 +13,7 @@ from fake_member import FakeMember, fake_plan, fake_start
 
 from client.secure_sum import read_identity
 from client.supervise import run_client
+from server.beside import door_from
 from server.certs import certificates_in
 from server.launch import run_server
 from shared.errors import IsthmusError
@@ -23,6 +24,7 @@ def say(line: str) -> None:
 
 
 def server(run_dir: str, port: str, rounds: str, clients: str, wait_s: str, *flags: str) -> int:
+    doors = [door_from(int(flag.partition("=")[2]), [], Path(run_dir)) for flag in flags if flag.startswith("--http=")]
     folders = [Path(flag.partition("=")[2]) for flag in flags if flag.startswith("--certificates=")]
     return run_server(
         fake_plan(int(rounds), secure=bool(folders)),
@@ -34,6 +36,7 @@ def server(run_dir: str, port: str, rounds: str, clients: str, wait_s: str, *fla
         certificates=certificates_in(folders[0]) if folders else None,
         resume="--resume" in flags,
         start=fake_start,
+        door=doors[0] if doors else None,
         say=say,
     )
 

@@ -32,6 +32,29 @@ def test_an_update_holds_what_is_released_and_nothing_else(members, plan):
     assert update_from_bytes(raw).weight in {2.0**power for power in range(12)}
 
 
+def test_quality_travels_only_where_the_owner_says_so(members, plan, tmp_path):
+    task, _ = first_task(plan)
+    assert members[0].train(task).quality is None
+    open_one = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop, limits=Limits(share_quality=True))
+    found = open_one.train(task)
+    assert found.quality == round(found.quality, 2)
+    assert 0 < found.quality < 1
+    closed = members[0].train(task)
+    assert all(np.array_equal(found.delta[name], closed.delta[name]) for name in closed.delta)  # looking moves nothing
+
+
+@pytest.mark.parametrize(
+    ("sets", "says"),
+    [(["privacy.epsilon=8"], "a release without noise"), (["federation.secure=true"], "a secure sum")],
+)
+def test_quality_never_travels_under_a_promise_or_in_a_secure_sum(members, tiny_base, tmp_path, sets, says):
+    task, _ = first_task(tiny_plan(tiny_base, *sets))
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop, limits=Limits(share_quality=True))
+    with pytest.raises(BudgetError, match=says):
+        member.train(task)
+    assert not member.home.ledger.exists()
+
+
 def test_a_round_is_a_function_of_its_task(members, plan):
     task, _ = first_task(plan)
     one = members[0].train(task)

@@ -47,6 +47,8 @@ COMMANDS = [
     ("server", "certs"),
     ("server", "serve"),
     ("server", "recommend"),
+    ("server", "rounds"),
+    ("server", "export"),
 ]
 
 
@@ -204,6 +206,7 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop"), "joining a federation needs --data"),
         (("--domain", "shop", "--data", "nowhere", "--protocol", "random"), "--protocol: expected one of loo, time"),
         (("--domain", "shop", "--data", "nowhere"), "expected a folder with a domain's files at nowhere"),
+        (("--domain", "shop", "--data", "d", "--members", "m", "--share-quality"), "--share-quality cannot go with"),
         (("--domain", "shop", "--data", "d", "--members", "m"), "--members needs --key"),
         (("--domain", "shop", "--data", "d", "--members", "m", "--key", "k"), "expected node keys as python -m server"),
         (("--domain", "shop", "recommend"), "recommend expects either --user ID or --history TITLES"),
@@ -254,6 +257,10 @@ def test_a_run_says_which_domains_it_holds(tmp_path):
         (("--host", "0.0.0.0"), "open to a network: make certificates"),
         (("--certificates", "nowhere"), "expected a file at nowhere/ca.crt"),
         (("serve", "--run-dir", "nowhere"), "nowhere holds no run"),
+        (("rounds", "--run-dir", "nowhere"), "nowhere holds no run"),
+        (("export", "--run-dir", "nowhere", "--out", "o"), "nowhere holds no run"),
+        (("--catalogue", "c"), "--catalogue needs --http-port"),
+        (("--http-port", "0", "--catalogue", "c"), "c holds no published catalogue"),
         (("recommend", "--run-dir", "r", "--history", " ; "), "--history expects titles"),
         (("recommend", "--run-dir", "r", "--history", "a"), "recommend needs --catalogue FOLDER"),
         (("recommend", "--run-dir", "r", "--history", "a", "--catalogue", "c"), "r holds no run"),

@@ -42,6 +42,8 @@ def test_two_clients_by_hand():
     assert after.report["domains"] == ["book", "video"]
     assert after.report["update_norms"] == {"book": pytest.approx(5**0.5), "video": pytest.approx(80**0.5)}
     assert after.report["moved"] == {"b": 6.0}
+    assert after.report["weights"] == {"book": 1.0, "video": 2.0}
+    assert after.report["quality"] == {}
     assert after.report["refused"] == {}
 
 
@@ -55,6 +57,9 @@ def test_two_clients_by_hand():
         (update("music", [1, float("inf")]), "not finite"),
         (update("music", [1, 1, 1]), "has shape"),
         (update("music", [0, 0]), "all zeros"),
+        (replace(update("music", [1, 1]), quality=1.01), "declares a quality of 1.01"),
+        (replace(update("music", [1, 1]), quality=float("nan")), "declares a quality of nan"),
+        (replace(update("music", [1, 1]), quality=float("-inf")), "declares a quality of -inf"),
         (replace(update("music", [1, 1]), delta={}), "lacks tensor 'b'"),
     ],
 )
@@ -63,6 +68,11 @@ def test_a_bad_update_is_left_out_with_its_reason(bad, reason):
     np.testing.assert_array_equal(after.adapter["b"], np.array([4, 7], np.float32))
     assert list(after.report["refused"]) == ["music"]
     assert reason in after.report["refused"]["music"]
+
+
+def test_a_quality_that_travels_is_kept_to_two_digits():
+    after = step(state(), lambda task: [replace(GOOD[0], quality=0.1268), GOOD[1]], weighted_mean(4096))
+    assert after.report["quality"] == {"book": 0.13}
 
 
 def test_a_domain_counts_once():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,16 @@ def test_tensor_larger_than_its_bytes():
     head = {"b": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
     with pytest.raises(PayloadError, match="expected safetensors"):
         update_from_bytes(raw_message(head, b"\0" * 64))
+
+
+def test_a_quality_travels_where_there_is_one():
+    update = AdapterUpdate("video", 1, {"b": ONES}, 64.0, "base")
+    assert update_from_bytes(to_bytes(update)).quality is None
+    assert b"quality" not in to_bytes(update)
+    assert update_from_bytes(to_bytes(replace(update, quality=0.12))).quality == 0.12
+    head = {"domain": "video", "round": "1", "weight": "1.0", "base": "base", "quality": "high"}
+    with pytest.raises(PayloadError, match="expected a number as the update's quality"):
+        update_from_bytes(raw_message({"__metadata__": head}))
 
 
 def test_only_float32_travels():
