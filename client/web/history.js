@@ -1,9 +1,9 @@
 // What a user met, newest first. Of a told history the form itself shows it.
 import { post } from "../static/api.js";
 import { byId, empty, fill, h } from "../static/dom.js";
+import { openItem } from "../static/item.js";
 import { trouble } from "../static/notices.js";
 import { named, number, onLanguage, t } from "../static/words.js";
-import { openItem } from "./item.js";
 import { person } from "./person.js";
 
 const PAGE = 20;
@@ -64,6 +64,6 @@ const line = (event, at) =>
   h(
     "li",
     {},
-    h("button.link", { type: "button", "data-focus": `event-${at}`, onclick: () => openItem(event.item_id, only) }, event.title),
+    h("button.link", { type: "button", "data-focus": `event-${at}`, onclick: () => openItem(null, event.item_id, only) }, event.title),
     h("span.tag", {}, named("behaviour", event.behavior)),
   );

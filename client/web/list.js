@@ -1,12 +1,13 @@
 // The list itself: items, their reasons, and what may be done about each.
 import { post } from "../static/api.js";
+import { card } from "../static/card.js";
 import { byId, empty, fill, h, skeleton } from "../static/dom.js";
+import { openItem } from "../static/item.js";
 import { complain, notice, trouble } from "../static/notices.js";
 import { number, onLanguage, t } from "../static/words.js";
-import { openItem } from "./item.js";
+import { openWhy } from "../static/why.js";
 import { wish } from "./knobs.js";
 import { person, who } from "./person.js";
-import { openWhy } from "./why.js";
 
 const PAGE = 10;
 const MOST = 1000;
@@ -62,7 +63,7 @@ function show() {
   place.classList.toggle("waiting", shown.waiting && shown.items.length > 0);
   byId("list-note").textContent = said();
   if (shown.trouble) return fill(place, trouble(shown.trouble));
-  if (shown.items.length) return fill(place, h("ol.cards", {}, shown.items.map(card)), foot());
+  if (shown.items.length) return fill(place, h("ol.cards", {}, shown.items.map(shownAs)), foot());
   if (shown.waiting) return fill(place, skeleton());
   if (who()) return fill(place, empty(t("list.none"), t("list.none.advice")));
   return fill(place, empty(t("list.nobody"), t("list.nobody.advice")));
@@ -81,37 +82,14 @@ function foot() {
   return h("div.more", {}, h("button", { type: "button", "data-focus": "more", onclick: more }, t("more")));
 }
 
-function card(item, at) {
-  return h(
-    "li.card",
-    { "data-item": item.item_id },
-    h("span.rank", { "aria-hidden": "true" }, number(item.rank)),
-    h("h3", {}, h("button.link", { type: "button", "data-focus": `title-${at}`, onclick: () => openItem(item.item_id, acts.only) }, item.title)),
-    h("span.score", { title: t("score.hint") }, number(item.score, 2)),
-    because(item),
-    h("div.actions", {}, buttons(item, at)),
-  );
-}
-
-function because(item) {
-  if (!item.because.length) return h("p.because", {}, t("because.most"));
-  const titles = [...new Set(item.because.map((one) => one.title))];
-  const [before, after] = t("because").split("{titles}");
-  const named = titles.flatMap((title, at) => [at ? t("because.and") : null, h("b", {}, title)]);
-  return h("p.because", {}, before, named, after);
-}
-
-function buttons(item, at) {
-  const button = (name, kind, act) => {
-    const label = `${t(name)}: ${item.title}`;
-    return h(`button.quiet${kind}`, { type: "button", "data-focus": `${name}-${at}`, "aria-label": label, onclick: act }, t(name));
-  };
-  return [
-    button("did", "", () => acts.did(item)),
-    button("why", "", () => why(item)),
-    button("hide", "", () => judge(item, "hide")),
-    person.mode === "user" ? button("harmful", ".warn", () => judge(item, "harmful")) : null,
+function shownAs(item, at) {
+  const buttons = [
+    ["did", "", () => acts.did(item)],
+    ["why", "", () => why(item)],
+    ["hide", "", () => judge(item, "hide")],
+    ...(person.mode === "user" ? [["harmful", ".warn", () => judge(item, "harmful")]] : []),
   ];
+  return card(item, at, () => openItem(null, item.item_id, acts.only), buttons);
 }
 
 /** Hidden at once, whatever else is on its way. A told history belongs to nobody: only this list changes then. */
@@ -129,5 +107,5 @@ async function judge(item, what) {
 function why(item) {
   // That somebody asked is worth knowing to whoever audits; the answer does not wait for it.
   if (person.mode === "user") post("feedback", { user: person.user, item: item.item_id, what: "why" }).catch(complain);
-  openWhy(item, who(), acts.only);
+  openWhy(item.title, { ...who(), item: item.item_id });
 }

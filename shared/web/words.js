@@ -47,7 +47,7 @@ export const moment = (seconds) =>
 export function bytes(count) {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
   const step = Math.min(units.length - 1, Math.floor(Math.log10(Math.max(count, 1)) / 3));
-  const style = { style: "unit", unit: units[step], unitDisplay: "short", maximumFractionDigits: step ? 1 : 0 };
+  const style = { style: "unit", unit: units[step], unitDisplay: "short", maximumSignificantDigits: 3 };
   return new Intl.NumberFormat(language, style).format(count / 1000 ** step);
 }
 
