@@ -31,6 +31,7 @@ from shared.plan import PROTOCOLS
 if TYPE_CHECKING:  # heavy at run time
     import torch
 
+    from client.passport import Border
     from client.recommend import Serving
 
 app = typer.Typer(
@@ -187,6 +188,11 @@ def serve(
     host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
     rules: Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")] = None,
     log_mb: Annotated[int, typer.Option(min=1, help="Largest size of the log of what was shown.")] = 64,
+    issuer_keys: Annotated[
+        list[Path] | None,
+        typer.Option("--issuer-key", help="passport.pub of whom passports are taken; repeatable."),
+    ] = None,
+    code_book: CodeBookFile = None,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
 ) -> None:
     """Serve this domain's own users from the last finished run: REST, gRPC and a page, until interrupted."""
@@ -207,6 +213,7 @@ def serve(
         service = HomeService(
             Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"], rules, log_mb * 2**20, tell
         )
+        service.border = border_of(issuer_keys or [], code_book)
         place, stopped = port or free_port(host), threading.Event()
         threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
         name, engine = service.serving.domain.name, service.serving.engine
@@ -485,6 +492,21 @@ def issue(
         token = give(home, serving.domain, serving.space(), serving.plan, public, serving.kept.base, request, limits)
         out.write_bytes(token.to_bytes())
         typer.echo(f"{out}: epsilon {epsilon:g}; others check it with {home.folder / 'passport.pub'}")
+
+
+def border_of(issuer_keys: list[Path], code_book: Path | None) -> "Border | None":
+    """Whose passports are taken; None for nobody's. Raises ConfigError, PayloadError, DataError."""
+    if bool(issuer_keys) != (code_book is not None):
+        raise ConfigError("passports need --issuer-key and --code-book, both from the domain that gives them")
+    if code_book is None:
+        return None
+    from client.passport import Border, read_public_key
+    from shared.passport import read_book
+
+    for path in (*issuer_keys, code_book):
+        if not path.is_file():
+            raise ConfigError(f"expected a file at {path}; check the path")
+    return Border(tuple(read_public_key(path) for path in issuer_keys), read_book(code_book))
 
 
 def opened(serving: "Serving", passport: Path, issuer_key: Path, code_book: Path) -> "torch.Tensor":

@@ -1,6 +1,7 @@
 """The domain's REST door: its own users, by id; what comes in; nothing that decides what is recommended."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ class WhoBody(WishBody):
 
     user: Name | None = None
     history: list[Words] = Field(default_factory=list, max_length=MOST_HISTORY)
+    passport: dict[Name, Any] | None = Field(None, max_length=20, description="a taste passport, as it was issued")
 
     def who(self) -> Who:
-        return Who(self.user, tuple(self.history))
+        token = b"" if self.passport is None else json.dumps(self.passport).encode()
+        return Who(self.user, tuple(self.history), token)
 
 
 class BatchBody(Strict):

@@ -20,7 +20,7 @@ from client.store import Home
 from shared.errors import ConfigError, DataError, PayloadError
 from shared.ledger import TokenRelease, append_event, append_line, read_events, reserved
 from shared.model import Recommender, Space
-from shared.passport import MAX_CODES, CodeBook, Floats, Passport, Uniform, draw_codes, make_book
+from shared.passport import MAX_CODES, CodeBook, Floats, Passport, Uniform, draw_codes, make_book, passport_from_bytes
 from shared.plan import Plan
 from shared.prefix import prefix_states
 from shared.seeding import stream
@@ -90,6 +90,27 @@ def accept(
     if book.base != base:
         raise PayloadError(f"the code book belongs to base {book.base[:60]!r}, ours is {base!r}; make one for ours")
     return places(book, whitening)[list(passport.codes)]
+
+
+@dataclass(frozen=True)
+class Border:
+    """Whose passports a domain takes while it serves: the issuers' keys, and the one code book."""
+
+    keys: tuple[Ed25519PublicKey, ...]
+    book: CodeBook
+
+    def admit(self, raw: bytes, base: str, whitening: Whitening) -> torch.Tensor:
+        """``accept`` for a token as it comes in, by the first of the keys that signed it. Raises PayloadError."""
+        passport = passport_from_bytes(raw)
+        refusal = PayloadError("no issuer's key is known here; ask the domain that gave it for its passport.pub")
+        for key in self.keys:
+            try:
+                passport.verify(key)
+            except PayloadError as error:
+                refusal = error
+                continue
+            return accept(passport, self.book, base, {passport.domain: key}, whitening)
+        raise refusal
 
 
 def places(book: CodeBook, whitening: Whitening) -> torch.Tensor:

@@ -19,6 +19,7 @@ from client.explain import explain_at_home
 from client.forget import Forgotten, export_user, forget
 from client.forgotten import read_forgotten
 from client.journal import DECISIONS, HARMFUL, HIDE, Decision, Entry, Event, Feedback, Journal
+from client.passport import Border
 from client.pseudonyms import SHOWN, pseudonyms
 from client.recommend import Met, Serving, open_serving
 from client.review import blocked, queue
@@ -43,6 +44,7 @@ class Who:
 
     user: str | None = None
     history: tuple[str, ...] = ()
+    passport: bytes = b""  # another domain's token, as it was given: older than all the rest
 
 
 @dataclass
@@ -73,6 +75,7 @@ class HomeService:
         Raises DataError where there is no finished run that can serve, ConfigError for rules that cannot be used.
         """
         self.home, self._cache, self._data = home, cache, data
+        self.border: Border | None = None  # takes passports
         self.journal = Journal(home.journal)
         self.listeners: list[Listener] = []
         self.rules_file = home.rules if rules is None else rules
@@ -321,12 +324,21 @@ class HomeService:
             _note(self.state, entry)
 
     def _person(self, state: State, who: Who) -> Person:
-        if (who.user is None) == (not who.history):
-            raise ConfigError("expected either a user or a history")
+        if (who.user is not None and who.history) or (who.user is None and not who.history and not who.passport):
+            raise ConfigError("expected either a user or a history, or a passport, or it too")
         serving = state.serving
+        before = self._admitted(serving, who.passport) if who.passport else None
         if who.user is not None:
-            return serving.known(who.user, later=state.later.get(who.user, Met((), ())))
-        return Person(serving.engine.told(who.history), None, tuple(map(serving.engine.called, who.history)))
+            return serving.known(who.user, before, state.later.get(who.user, Met((), ())))
+        if not who.history and before is not None:
+            return serving.bearer(before)
+        told = Person(serving.engine.told(who.history), None, tuple(map(serving.engine.called, who.history)))
+        return serving.led_by(before, told)
+
+    def _admitted(self, serving: Serving, passport: bytes) -> torch.Tensor:
+        if self.border is None:
+            raise ConfigError("passports are not taken here: serve was started without --issuer-key and --code-book")
+        return self.border.admit(passport, serving.kept.base, serving.engine.whitening)
 
     def _met(self, state: State, user: str) -> Met:
         met, later = state.serving.people.met(user), state.later.get(user)

@@ -4,15 +4,18 @@ import json
 import shutil
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
 from support.tiny_home import make_home
 
 from client.http_api import application
 from client.journal import Event
+from client.passport import Border, public_book
 from client.service import HomeService
 from client.store import Home
 from shared.errors import ConfigError
 from shared.http import MOST_BYTES, listen, new_app
+from shared.passport import Passport
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,27 @@ def test_recommendations_come_with_their_model_and_pages(door, user):
     assert first["items"] + second["items"] == whole["items"]
     assert whole["model"] == door.get("/healthz").json()["model"]
     assert first["more"] is True
+
+
+def test_a_passport_alone_or_before_a_history_changes_what_comes(door, service):
+    told(door.post("/api/recommend", json={"passport": {"domain": "shop"}}), 400)  # nobody said whose count
+    serving, key = service.serving, Ed25519PrivateKey.generate()
+    book = public_book(serving.engine.scorer.vectors.base, 6, serving.kept.base)
+    service.border = Border((key.public_key(),), book)
+
+    def token(*codes):
+        made = Passport("shop", book.fingerprint, codes, 4.0, "near-set", "2026-11-24").sign(key)
+        return json.loads(made.to_bytes())
+
+    def asked(**body):
+        return door.post("/api/recommend", json={"k": 8, **body})
+
+    one, other = (asked(passport=token(code)).json()["items"] for code in (0, 3))
+    assert one != other
+    mixed = asked(passport=token(0), history=["a quiet drama"]).json()["items"]
+    assert mixed not in (one, asked(history=["a quiet drama"]).json()["items"])
+    told(asked(passport={**token(0), "codes": [1]}), 400)
+    told(asked(passport={"codes": "?"}), 400)
 
 
 def test_a_batch_is_its_parts(door, user):

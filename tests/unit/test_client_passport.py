@@ -13,7 +13,7 @@ from support.reading import words
 from client import passport as room
 from client.budget import Limits
 from client.dataset import Domain, Interactions
-from client.passport import Request, accept, issue, read_public_key, wishes
+from client.passport import Border, Request, accept, issue, read_public_key, wishes
 from client.store import Home
 from shared.accounting import epsilon
 from shared.catalog import Catalog
@@ -185,3 +185,25 @@ def test_what_is_no_public_key(tmp_path):
     (tmp_path / "key").write_text("x")
     with pytest.raises(DataError, match=r"passport\.pub"):
         read_public_key(tmp_path / "key")
+
+
+def test_a_border_takes_whom_any_of_its_keys_signed_and_nobody_else(home, domain, tmp_path):
+    token = give(home, domain, uniform=lambda: 0.0)
+    stranger = read_public_key_of(Home(tmp_path / "stranger"))
+    own = read_public_key_of(home)
+    expected = accept(token, BOOK, "base", {"shop": own}, PLAIN)
+    torch.testing.assert_close(Border((stranger, own), BOOK).admit(token.to_bytes(), "base", PLAIN), expected)
+    altered = replace(token, epsilon=1.0).to_bytes()
+    for keys, raw in (
+        ((stranger,), token.to_bytes()),
+        ((stranger, own), altered),
+        ((), token.to_bytes()),
+        ((own,), b"x"),
+    ):
+        with pytest.raises(PayloadError):
+            Border(keys, BOOK).admit(raw, "base", PLAIN)
+
+
+def read_public_key_of(home):
+    room.signing_key(home)
+    return read_public_key(home.folder / "passport.pub")
