@@ -11,9 +11,9 @@ from pydantic import Field
 from server.glance import glance
 from server.history import Event
 from server.registry import current_round
-from server.service import Answers, CrossDomain
+from server.service import PARTS, Answers, CrossDomain
 from shared.catalog import NewItem
-from shared.http import MOST_BATCH, MOST_HISTORY, Live, Name, Strict, WishBody, Words, new_app, told
+from shared.http import MOST_BATCH, MOST_HISTORY, Live, Name, Strict, WishBody, Words, new_app, plain, told
 from shared.policy import Wish
 from shared.takeover import mark_of
 
@@ -56,7 +56,8 @@ class BatchBody(Strict):
 class WhyBody(HistoryBody):
     domain: Name
     item: Words
-    most: int = Field(3, ge=1, le=20)
+    most: int = Field(3, ge=1, le=20)  # of each part
+    parts: list[Name] = Field(list(PARTS), max_length=len(PARTS), description=", ".join(PARTS))
 
 
 class ItemBody(Strict):
@@ -105,8 +106,8 @@ def application(service: CrossDomain, version: str) -> FastAPI:
 
     @app.post("/api/explain")
     def explain(body: WhyBody, request: Request) -> Response:
-        item, because = service.explain(body.events(), body.domain, body.item, body.most)
-        return told(request, {"domain": body.domain, "item_id": item, "because": because})
+        found = service.explain(body.events(), body.domain, body.item, body.most, body.parts)
+        return told(request, {"domain": body.domain, **plain(found)})
 
     @app.get("/api/items")
     def search(

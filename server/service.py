@@ -7,7 +7,7 @@ first line to its last; a new round's adapter, a new item makes another one asid
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,21 @@ from server import registry
 from server.aggregate import aggregator_for
 from server.exposure import Exposure
 from server.glance import check_run
-from server.history import Event, known, people
+from server.history import Event, find, known, people
 from server.rounds import ServerState, adapter_for
 from shared import browse
 from shared.catalog import NewItem
 from shared.engine import Engine, open_engine
 from shared.errors import ConfigError, DataError
+from shared.explanation import Explanation, explain
 from shared.model import Recommender, adapter_tensors, base_fingerprint, load_adapter_tensors
 from shared.payload import check_like, common
-from shared.policy import Answer, Because, Person, Recommendation, Signals, Wish, blend, recommend, why
+from shared.policy import Answer, Recommendation, Signals, Wish, blend, recommend
 from shared.prefix import Progress, find_base
 from shared.published import GROUPS, Published, read_published
 from shared.takeover import mark_of, watch
 
+PARTS = ("because", "words", "paths", "nearest")  # of an explanation; what is learnt from users stays at their domain
 MOST_ADDED = 20_000  # items that came in while serving, of one domain
 Listener = Callable[[str, dict[str, Any]], None]
 
@@ -66,7 +68,7 @@ class CrossDomain:
         self.published = read_catalogues(catalogues)
         self.exposure = Exposure()
         self.listeners: list[Listener] = []
-        self._writing = threading.Lock()
+        self._writing, self._explaining = threading.Lock(), threading.Lock()
         self._added: dict[str, list[NewItem]] = {}
         self._seen = self._mark()
         self.state = self._read()
@@ -82,11 +84,18 @@ class CrossDomain:
         mixed = blend([answer.items for answer in answers], wish.k)
         return Answers(state.version, answers, tuple((answers[which].domain, item) for which, item in mixed))
 
-    def explain(self, history: Sequence[Event], domain: str, item: str, most: int) -> tuple[str, tuple[Because, ...]]:
-        """(id of the item, events that raise its score most)."""
-        engine, person = self._one(history, domain)
-        row = engine.item(item)
-        return engine.catalog.ids[row], why(engine, person, torch.tensor([row]), most)[0]
+    def explain(
+        self, history: Sequence[Event], domain: str, item: str, most: int, parts: Collection[str] = PARTS
+    ) -> Explanation:
+        """Why an item of a domain stands where it stands for that history. Raises ConfigError, UnknownError."""
+        engines = self.state.engines
+        engine = known(engines, domain)
+        row, person = engine.item(item), people(engines, history, [domain])[domain]
+        with self._explaining:
+            found = explain(engine, person, row, most, parts)
+        # Of another domain's item the vector is that of its text, and no sum over the words of its title.
+        theirs = {one.title for one in (find(engines, event) for event in history) if one.rows}
+        return replace(found, told=None) if found.told and found.told.text in theirs else found
 
     def search(self, domain: str | None, words: str, skip: int, k: int) -> dict[str, Any]:
         """A page of the items whose title holds all the words, in one domain or in all one after the other."""
@@ -164,10 +173,6 @@ class CrossDomain:
         if wish.popularity and not any(self.published[name].groups for name in asked):
             raise ConfigError("popularity needs a catalogue that was published with it (publish --popularity)")
         return asked
-
-    def _one(self, history: Sequence[Event], domain: str) -> tuple[Engine, Person]:
-        engines = self.state.engines
-        return known(engines, domain), people(engines, history, [domain])[domain]
 
     def _count(self, state: Crossing, answers: Sequence[Answer]) -> None:
         rows = {

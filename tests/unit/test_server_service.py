@@ -126,9 +126,9 @@ def test_the_same_id_in_two_catalogues_needs_its_domain(service):
 
 def test_explain_search_and_item(service):
     engine = service.state.engines["video"]
-    item, because = service.explain([Event("video", engine.catalog.ids[3])], "video", engine.title(9), 3)
-    assert item == engine.catalog.ids[engine.find(engine.title(9))]
-    assert all(one.title == engine.title(3) for one in because)
+    found = service.explain([Event("video", engine.catalog.ids[3])], "video", engine.title(9), 3, ["because"])
+    assert found.item_id == engine.catalog.ids[engine.find(engine.title(9))]
+    assert all(one.title == engine.title(3) for one in found.because)
     total = sum(len(one) for one in service.state.engines.values())
     page = service.search(None, "", 58, 4)
     assert page["total"] == total
@@ -136,6 +136,20 @@ def test_explain_search_and_item(service):
     assert [one["domain"] for one in page["items"]] == [first, first, second, second]
     assert service.search("shop", "", 0, 100)["total"] == 60
     assert service.item("video", engine.catalog.ids[2])["text"] == engine.catalog.texts[2]
+
+
+def test_words_are_told_of_what_was_said_and_not_of_another_domains_item(service):
+    pytest.importorskip("captum")
+    said = [Event(text="a stern letter")]
+    for item in service.state.engines["shop"].catalog.ids:
+        found = service.explain(said, "shop", item, 2, ["words"])
+        if found.told is not None:  # the sentence raises the score
+            break
+    assert found.told.text == "a stern letter"
+    assert found.words.text == service.state.engines["shop"].catalog.texts[service.state.engines["shop"].item(item)]
+    assert service.explain([Event("video", "video-0003")], "shop", item, 2, ["words"]).told is None
+    with pytest.raises(ConfigError, match="expected parts among"):
+        service.explain(said, "shop", item, 2, ["stars"])
 
 
 def test_new_items_come_at_once_and_stay_through_a_new_adapter(run, service):
@@ -188,7 +202,9 @@ def test_nothing_of_a_request_is_written(run, service, tmp_path, caplog, capfd, 
     monkeypatch.chdir(tmp_path)
     marks = {path: path.stat().st_mtime_ns for path in run[0].rglob("*")}
     service.recommend([Event(text="zebra-sentence-nobody-else-says")], None, Wish(3, reasons=1))
-    service.explain([Event(text="zebra-sentence-nobody-else-says")], "video", titled(service, "video"), 2)
+    service.explain(
+        [Event(text="zebra-sentence-nobody-else-says")], "video", titled(service, "video"), 2, ["because", "nearest"]
+    )
     assert {path: path.stat().st_mtime_ns for path in run[0].rglob("*")} == marks
     assert list(tmp_path.iterdir()) == []
     assert "zebra" not in caplog.text + "".join(capfd.readouterr())
