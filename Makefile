@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check bench bench-quality clean
+.PHONY: run test check bench bench-quality bench-serving clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m simulations
@@ -23,6 +23,9 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/kill_ledger.py
 	$(BIN)/python benchmarks/secure_sum.py
 	$(BIN)/python benchmarks/private_step.py
+
+bench-serving: $(INSTALLED)
+	$(BIN)/python benchmarks/serving.py
 
 bench-quality: $(INSTALLED)
 	$(BIN)/python benchmarks/quality.py

@@ -20,7 +20,7 @@ from shared.errors import DataError, UnknownError
 from shared.index import Index, build
 from shared.model import Private, Recommender, adapter_tensors, base_fingerprint
 from shared.prefix import PrefixStates, Progress, prefix_forward, tokenize
-from shared.scoring import Past, Scorer, Vectors, item_vectors
+from shared.scoring import Past, Places, Scorer, Vectors, item_vectors
 from shared.whiten import Whitening
 
 VIEW = behaviour_code("view")
@@ -137,7 +137,7 @@ def open_engine(
     folder: Path,
     cache: Path,
     progress: Progress | None = None,
-    build_index: Callable[[torch.Tensor, Path, str], Index] = build,
+    build_index: Callable[[Places, Path, str], Index] = build,
 ) -> Engine:
     """Vectors and index of the catalogue under the model as it is, from ``folder`` where they are kept for it.
 
@@ -152,7 +152,7 @@ def open_engine(
     else:
         vectors, whitening = kept
     scorer = Scorer(model, vectors, private)
-    return Engine(catalog, scorer, whitening, build_index(scorer.places(), folder, key), key[:12])
+    return Engine(catalog, scorer, whitening, build_index(Places(scorer), folder, key), key[:12])
 
 
 def engine_key(model: Recommender, catalog: Catalog, private: Private | None) -> str:

@@ -4,6 +4,7 @@ A door listens on loopback alone: who may ask, and TLS, are a reverse proxy's.
 """
 
 import asyncio
+import gc
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -235,5 +236,6 @@ def listen(app: FastAPI, host: str, port: int, ready: Callable[[], None] = lambd
             f"{host} is open to a network; listen on 127.0.0.1 and put a proxy with TLS and log-in before it"
         )
     check_port(host, port)
-    app.router.on_startup.append(ready)
+    # What is there now stays for good: no collection while answers wait needs to walk through it.
+    app.router.on_startup += [gc.freeze, ready]
     uvicorn.run(app, host=host, port=port, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=3)

@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -48,10 +49,18 @@ class Turn:
         return F.normalize(torch.cat([question @ self.directions, torch.zeros(1)]), dim=0)
 
 
-def fit_turn(places: torch.Tensor) -> Turn:
+class Rows(Protocol):
+    """Places (items, dim) of which one reads some rows at a time; a tensor is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: torch.Tensor, /) -> torch.Tensor: ...
+
+
+def fit_turn(items: Rows) -> Turn:
     """On (items, dim), or a sample of them."""
-    if len(places) > SAMPLE:
-        places = places[torch.from_numpy(np.sort(stream(0, "index").choice(len(places), SAMPLE, replace=False)))]
+    sample = stream(0, "index").permutation(len(items))[:SAMPLE]
+    places = items[torch.from_numpy(np.sort(sample))]
     mean = places.mean(0)
     centred = (places - mean).double()
     _, vectors = torch.linalg.eigh(centred.T @ centred)
@@ -79,7 +88,7 @@ class Index:
         return torch.cat([torch.from_numpy(found.astype(np.int64)), torch.arange(self.built, items)])
 
 
-def build(places: torch.Tensor, folder: Path, key: str, exact_items: int = EXACT_ITEMS) -> Index:
+def build(places: Rows, folder: Path, key: str, exact_items: int = EXACT_ITEMS) -> Index:
     """The index of these places (items, dim): read from ``folder`` where it is that of ``key``, else made there.
 
     ``key`` names everything that the places are a function of. The graph is mapped into memory, not read. Raises
@@ -92,9 +101,9 @@ def build(places: torch.Tensor, folder: Path, key: str, exact_items: int = EXACT
     turn = fit_turn(places)
     width = turn.directions.shape[1] + 1
     graph = _graph(width)
-    for start in range(0, len(places), BLOCK):
-        some = turn.places(places[start : start + BLOCK]).numpy()
-        graph.add(np.arange(start, start + len(some)), some, threads=torch.get_num_threads())
+    # In no order: a catalogue lists like beside like, and a graph that grows so has no ways between its parts.
+    for rows in torch.from_numpy(stream(0, "graph").permutation(len(places))).split(BLOCK):
+        graph.add(rows.numpy(), turn.places(places[rows]).numpy(), threads=torch.get_num_threads())
     try:
         _keep(folder, key, len(places), turn, graph)
     except OSError as error:

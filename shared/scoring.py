@@ -201,7 +201,7 @@ class Scorer:
         return Near(rows, weight * torch.log1p(sharpness * alike))
 
     @torch.no_grad()
-    def places(self, rows: slice = slice(None)) -> torch.Tensor:
+    def places(self, rows: slice | torch.Tensor = slice(None)) -> torch.Tensor:
         """(items, 2 dim + 1): their products with ``question`` are the scores, less repeats and nearness."""
         v, base = self.vectors.v[rows], self.vectors.base[rows]
         return torch.cat([self.weights[0] * v, self.weights[1] * base, self.own[rows, None]], 1)
@@ -209,3 +209,16 @@ class Scorer:
     def question(self, query: Query) -> torch.Tensor:
         """(2 dim + 1,)"""
         return torch.cat([query.user, query.prior, torch.ones(1)])
+
+
+@dataclass(frozen=True)
+class Places:
+    """A scorer's ``places``, made for the rows that are read: all at once are twice as large as the vectors."""
+
+    scorer: Scorer
+
+    def __len__(self) -> int:
+        return len(self.scorer)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.scorer.places(rows)
