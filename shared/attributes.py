@@ -43,9 +43,10 @@ def read_attributes(catalog: Catalog) -> Attributes:
     names: dict[tuple[str, str], str] = {}
     for column, cells in catalog.columns.items():
         for row, values in enumerate(values_of(cells)):
-            for value in dict.fromkeys(values):
+            for value in values:
                 key = (column, value.casefold())
-                found[key].append(row)
+                if found[key][-1:] != [row]:  # in one cell "Drama, drama" is one value
+                    found[key].append(row)
                 names.setdefault(key, value)
     rows = {key: np.array(of, np.int64) for key, of in found.items() if len(of) > 1}
     of_item: list[list[tuple[str, str]]] = [[] for _ in range(len(catalog))]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -181,7 +182,8 @@ def keep_vectors(folder: Path, key: str, vectors: Vectors, whitening: Whitening)
         save_file(tensors, aside, metadata={"key": key})
         aside.replace(path)
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # where there is no such folder there is nothing to clear away
+            aside.unlink(missing_ok=True)
         raise DataError(f"cannot write {path}: {error}; free space there") from None
 
 
