@@ -187,6 +187,9 @@ def serve(
     port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8100,
     host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
     rules: Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")] = None,
+    audit_every: Annotated[
+        float | None, typer.Option(min=0.1, help="Hours between audits; none: by hand alone.")
+    ] = None,
     log_mb: Annotated[int, typer.Option(min=1, help="Largest size of the log of what was shown.")] = 64,
     issuer_keys: Annotated[
         list[Path] | None,
@@ -210,13 +213,20 @@ def serve(
         torch.set_num_threads(1)  # an answer is too small to share; requests are many
         if rules is not None and not rules.is_file():
             raise ConfigError(f"--rules: expected a file at {rules}; check the path")
-        service = HomeService(
-            Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"], rules, log_mb * 2**20, tell
-        )
+        home = Home(finished(context.obj, run))
+        service = HomeService(home, context.obj["cache"], context.obj["data"], rules, log_mb * 2**20, tell)
         service.border = border_of(issuer_keys or [], code_book)
         place, stopped = port or free_port(host), threading.Event()
         threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
         name, engine = service.serving.domain.name, service.serving.engine
+        audits = []
+        if audit_every is not None:
+            from client import audit_clock
+
+            words = audit_clock.command(home, name, context.obj["cache"], context.obj["data"], rules)
+            clock = (home, audit_every, words, stopped, tell)
+            audits.append(threading.Thread(target=audit_clock.audit_every, args=clock, daemon=True))
+            audits[0].start()
         listen(
             application(service, engine.version, context.obj["max_epsilon"]),
             host,
@@ -225,6 +235,8 @@ def serve(
         )
         stopped.set()
         service.close()
+        for audit in audits:
+            audit.join(timeout=5)
 
 
 @app.command()

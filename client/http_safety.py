@@ -5,6 +5,7 @@ from dataclasses import asdict
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from client.audits import latest_or_none_there
 from client.forget import STAYS
 from client.service import HomeService
 from shared.http import Name, Strict, told
@@ -27,6 +28,10 @@ def add_safety(app: FastAPI, service: HomeService) -> None:
     def decide(item_id: str, body: DecisionBody) -> dict[str, str]:
         service.decide(item_id, body.decision)
         return {"item_id": item_id, "decision": body.decision}
+
+    @app.get("/api/audit")
+    def audit(request: Request) -> Response:
+        return told(request, latest_or_none_there(service.home))
 
     @app.get("/api/users/{user}/export")
     def export(user: str, request: Request) -> Response:

@@ -1,6 +1,6 @@
 """What a domain serves, opened from its home: its engine, and its own people with their histories."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +49,11 @@ class People:
         self._data = data
         self._row = {user: row for row, user in enumerate(data.user_ids) if not user.startswith(BLANK)}
         self._ends = np.searchsorted(data.users, np.arange(len(data.user_ids) + 1))  # rows are sorted by user
+
+    @property
+    def ids(self) -> Collection[str]:
+        """All who are known by an id."""
+        return self._row.keys()
 
     def row(self, user_id: str) -> int | None:
         """Position among the users that the model was trained with."""

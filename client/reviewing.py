@@ -18,7 +18,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 Run = Annotated[Path | None, typer.Option(help="A simulation's run directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")]
 User = Annotated[str, typer.Argument(help="The user's id.")]
-audits = typer.Typer(context_settings=HELP, no_args_is_help=True)
+audits = typer.Typer(context_settings=HELP, invoke_without_command=True)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -79,6 +79,47 @@ def forget(
         typer.echo(STAYS)
 
 
+@audits.callback()
+def audit(
+    context: typer.Context,
+    provider: Annotated[str | None, typer.Option(help="Column that tells who provides an item, such as brand.")] = None,
+    category: Annotated[str | None, typer.Option(help="Column that tells kinds of items, such as genre.")] = None,
+    users: Annotated[int, typer.Option(min=1, help="Users in the sample of what would be shown now.")] = 1000,
+    cases: Annotated[int, typer.Option(min=1, help="Test cases that quality is measured on.")] = 3000,
+    rules: Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")] = None,
+    run: Run = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what this domain shows and write a page to be reviewed and signed, and its figures, into the home.
+
+    Ends with status 1 where the log of what was shown was changed. With a command: complaints, the log.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    with settled():
+        import torch
+
+        from client.audit import Asked
+        from client.audits import make_audit
+        from client.store import Home
+
+        torch.set_num_threads(1)  # it may run beside a server
+        asked = Asked(provider, category, users, cases)
+        home = Home(finished(context.obj, run))
+        page, found = make_audit(home, context.obj["cache"], context.obj["data"], rules, asked)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            shown = found["exposure"]["sample"]
+            typer.echo(
+                f"{page}: coverage {shown['coverage']:.3f}, Gini {shown['gini']:.3f}, NDCG@10 "
+                f"{found['quality'][0]['ndcg@10']:.4f}, {found['complaints']['waiting']} complaints wait"
+            )
+        if found["log"]["broken"]:
+            tell(f"error: the log was changed: {found['log']['broken']}")
+            raise typer.Exit(FAILED)
+
+
 @audits.command()
 def queue(
     context: typer.Context,
@@ -130,11 +171,13 @@ def log(
 ) -> None:
     """Tell how much the log of what was shown holds; with --verify end with status 1 where its chain is broken."""
     with settled():
+        from client.audit import heads
+        from client.audits import latest
         from client.shown import ShownLog
         from client.store import Home
 
         home = Home(finished(context.obj, run))
-        found = ShownLog(home.shown).check()
+        found = ShownLog(home.shown).check(heads(latest(home)))
         if as_json:
             typer.echo(json.dumps(asdict(found), indent=2))
         else:

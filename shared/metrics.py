@@ -62,17 +62,24 @@ def only(ranks: Ints, offsets: Ints, keep: npt.NDArray[np.bool_]) -> tuple[Ints,
 def exposure(top: Ints, popularity: Ints) -> dict[str, float]:
     """What lists (cases, k) show of a catalogue: coverage, Gini of exposure, mean popularity of a shown item.
 
-    ``popularity`` (items,) counts training interactions. Gini is 0 when every item is shown equally often, and
-    near 1 when few items take all places.
+    ``popularity`` (items,) counts training interactions.
     """
     k = top.shape[1]
-    shown = np.sort(np.bincount(top.ravel(), minlength=len(popularity)).astype(np.float64))
+    shown = np.bincount(top.ravel(), minlength=len(popularity)).astype(np.float64)
+    return {f"{name}@{k}": value for name, value in exposure_of(shown, popularity).items()}
+
+
+def exposure_of(shown: Floats, popularity: Ints) -> dict[str, float]:
+    """The same of how often each item was shown, (items,).
+
+    Gini is 0 when every item is shown equally often, and near 1 when few items take all places.
+    """
     items, total = len(shown), shown.sum()
     if total == 0:
-        return {f"coverage@{k}": 0.0, f"gini@{k}": 0.0, f"popularity@{k}": 0.0}
+        return {"coverage": 0.0, "gini": 0.0, "popularity": 0.0}
     place = np.arange(1, items + 1)
     return {
-        f"coverage@{k}": float((shown > 0).mean()),
-        f"gini@{k}": float(((2 * place - items - 1) * shown).sum() / (items * total)),
-        f"popularity@{k}": float(popularity[top].mean()),
+        "coverage": float((shown > 0).mean()),
+        "gini": float(((2 * place - items - 1) * np.sort(shown)).sum() / (items * total)),
+        "popularity": float((shown * popularity).sum() / total),
     }

@@ -21,7 +21,7 @@ ONLY_IN = {
     "fastapi": {"shared/http.py", "client/http_safety.py", "client/http_api.py", "server/http_api.py"},
     "uvicorn": {"shared/http.py"},
     "usearch": {"shared/index.py"},
-    "matplotlib": {"simulations/plots.py"},
+    "matplotlib": {"simulations/plots.py", "client/charts.py"},
     "ray": {"simulations/flower_run.py"},
     "flwr": {
         "shared/wire.py",
