@@ -8,8 +8,10 @@ import { loadWords, named, number, onLanguage, t } from "../static/words.js";
 import * as history from "./history.js";
 import { knobsForm } from "./knobs.js";
 import * as list from "./list.js";
+import * as map from "./map.js";
 import { person, personForm } from "./person.js";
 import * as privacy from "./privacy.js";
+import * as safety from "./safety.js";
 
 let about = null;
 const form = {};
@@ -25,8 +27,10 @@ async function start() {
   form.person = personForm(someoneElse);
   history.historyOf(form.knobs.only);
   list.listOf({ did, only: form.knobs.only });
+  map.mapView();
   privacy.privacyView();
-  head({ privacy: privacy.open });
+  safety.safetyView();
+  head({ map: map.open, privacy: privacy.open, safety: safety.open });
   onLanguage(sayAbout);
   sayAbout();
   follow();
@@ -70,6 +74,7 @@ function follow() {
   listen({
     events: again,
     feedback: ({ what }) => what !== "why" && again(),
+    decision: again,
     items: afresh,
     model: ({ model }) => {
       notice(t("model.new", { model }));

@@ -5,12 +5,20 @@ from support.browser import opened_browser, overflow, served, violations, watche
 from support.tiny_home import make_home
 
 from client.http_api import application
-from client.service import HomeService
+from client.journal import Event, Feedback
+from client.review import queue
+from client.service import HomeService, Who
+from shared.explanation import PARTS
 from shared.ledger import GaussianSteps, TokenRelease, append_event
 
 pytestmark = pytest.mark.slow
 USER = "u00001"
-VIEWS = ("people", "privacy")
+VIEWS = {
+    "people": "#list .card",
+    "map": "#map-body canvas",
+    "privacy": "#privacy-body .panel",
+    "safety": "#safety-body h3",
+}
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +151,64 @@ def test_why_and_what_an_item_is(here, service):
         assert (column, value) in engine.attributes.of_item[engine.catalog.row[item]]
 
 
+def test_why_tells_all_that_the_process_knows(here, service):
+    page = here.go()
+    page.locator("#who .segments").get_by_text("A told history").click()
+    for words in (service.serving.engine.title(2), "a quiet film about war"):
+        page.fill("#told", words)
+        page.press("#told", "Enter")
+    page.wait_for_selector("#told-list li:nth-child(2)")
+    settle(page)
+    item = page.locator("#list .card").first.get_attribute("data-item")
+    who = Who(None, (service.serving.engine.title(2), "a quiet film about war"))
+    known = service.explanation(who, item, 6, PARTS)
+    page.locator("#list .card").first.get_by_role("button", name="Why?").click()
+    page.wait_for_selector("dialog .marked")
+    shown = page.locator("dialog .marked").all_inner_texts()
+    assert shown == [one.text for one in (known.words, known.told) if one is not None]
+    assert page.locator("dialog .stacked > li").count() == len(known.paths)
+    heads = page.locator("dialog h3").all_inner_texts()
+    assert ("Most like it in the history" in heads) == bool(known.nearest)
+    assert violations(page) == []
+
+
+def test_the_map_shows_items_and_lights_a_group(here, service):
+    page = here.go()
+    open_user(page)
+    page.click("nav a[href='#map']")
+    page.wait_for_selector("#map-body canvas")
+    groups = page.locator("#map-body button")
+    assert groups.count() == len(service.map().groups)
+    groups.nth(1).press("Enter")
+    assert page.locator("#map-body button[aria-pressed=true]").count() == 1
+    assert page.evaluate("document.activeElement.dataset.focus") == "group-1"
+    box = page.locator("#map-body canvas").bounding_box()
+    seen = set()
+    for step in range(0, int(box["width"]), 9):  # somewhere along the middle lies an item
+        page.mouse.move(box["x"] + step, box["y"] + box["height"] / 2)
+        seen.add(page.locator("#map-said").inner_text())
+        if page.evaluate("document.querySelector('canvas').style.cursor") == "pointer":
+            break
+    assert seen & set(service.serving.engine.catalog.titles)
+
+
+def test_a_reviewer_decides_about_what_was_called_harmful(here, service):
+    engine = service.serving.engine
+    item = engine.catalog.ids[7]
+    for user in ("u00001", "u00002"):
+        service.add_feedback(Feedback(user, item, "harmful", 1.8e9, "not before supper"))
+    page = here.go("/page/#safety")
+    card = page.locator(f"#safety-body [data-item={item}]")
+    card.wait_for()
+    assert "Reports: 2, by people: 2" in card.inner_text()
+    assert "u00001" not in page.locator("#safety-body").inner_text()
+    card.get_by_role("button", name="Block for everybody").click()
+    card.wait_for(state="detached")
+    assert "review" in page.locator("#safety-body table").inner_text()
+    assert item not in [one.item for one in queue(service.journal.entries)]
+    assert violations(page) == []
+
+
 def test_a_history_is_told_by_keyboard_alone(here):
     page = here.go()
     page.keyboard.press("Tab")
@@ -206,8 +272,6 @@ def test_an_unknown_user_is_said_in_words(browser, address):
 
 
 def test_what_happens_elsewhere_is_seen(here, service):
-    from client.journal import Event
-
     page = here.go()
     open_user(page, "u00008")
     item = page.locator("#list .card").first.get_attribute("data-item")
@@ -240,7 +304,7 @@ def test_every_view_fits_and_is_accessible(browser, address, look, width):
         open_user(page)
         for view in VIEWS:
             page.click(f"nav a[href='#{view}']")
-            page.wait_for_selector(f".view[data-view={view}]:not([hidden])")
+            page.wait_for_selector(VIEWS[view])
             page.wait_for_selector(".skeleton", state="detached")
             assert overflow(page) <= 0
             assert violations(page) == []
