@@ -162,11 +162,14 @@ class Guard:
 def _refusal(headers: Mapping[str, str]) -> JSONResponse | None:
     """None for a request that may come in. A page of another site may not speak through a visitor's browser: neither
     under its own name (Origin) nor under one that it made to point here (Host)."""
-    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        origin = urlsplit(headers["origin"]).netloc if "origin" in headers else None
+    except ValueError:  # "[::1" is an address of nothing
+        return problem(403, "expected addresses in Host and Origin")
     if not is_loopback(host) and host != "testserver":
         return problem(403, "expected the Host of this machine; a proxy in front must send one of loopback")
-    origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+    if origin is not None and origin != headers.get("host"):
         return problem(403, "another site's page may not ask here")
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > MOST_BYTES:

@@ -169,6 +169,8 @@ def test_too_large_a_request_is_refused_whether_it_says_its_length_or_not(door):
         {"origin": "null"},
         {"host": "elsewhere.example"},
         {"host": "127.0.0.1.elsewhere.example"},
+        {"host": "[::1"},
+        {"origin": "http://["},
     ],
 )
 def test_another_sites_page_may_not_ask(door, user, headers):
