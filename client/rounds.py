@@ -241,7 +241,8 @@ class DomainMember:
         private, outcome = personalise(model, corpus, plan, self.private_before(task, model), tick)
         counted = {name.rpartition(".")[2]: value for name, value in table(task.adapter).items()}
         found = candidate("federated", calibrate(model, corpus, private, counted), model, private)
-        facts: dict[str, Any] = {"personal_epochs": outcome.epochs, "valid": {"federated": found.valid}}
+        curve = list(outcome.valid)
+        facts: dict[str, Any] = {"personal_epochs": outcome.epochs, "curve": curve, "valid": {"federated": found.valid}}
         if plan.train.gate:
             own = alone(model, corpus, plan, self.protocol, self.home.alone, tick)
             facts["valid"]["alone"] = own.valid

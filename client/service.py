@@ -31,7 +31,7 @@ from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
 from shared.engine import Engine
 from shared.errors import ConfigError, UnknownError
 from shared.explanation import PARTS, Explanation
-from shared.maps import Map, Plane, map_of, plane_of
+from shared.maps import Map, Plane, drawn, map_of, plane_of
 from shared.policy import Answer, Because, Person, Wish, recommend, why
 from shared.takeover import mark_of, watch
 
@@ -135,7 +135,9 @@ class HomeService:
         """Where on that map somebody stands. Raises ConfigError, UnknownError."""
         state = self.state
         person = self._person(state, who)
-        x, y = self._mapped()[0](state.serving.engine.scorer.query(person.past, person.user).user[None])[0].tolist()
+        engine = state.serving.engine
+        vector = drawn(engine, engine.scorer.query(person.past, person.user).user[None])
+        x, y = self._mapped()[0](vector)[0].tolist()
         return round(x, 4), round(y, 4)
 
     def _mapped(self) -> tuple[Plane, Map]:

@@ -1,9 +1,13 @@
-"""A map of items and users: the two directions in which a domain's item vectors differ most (PCA)."""
+"""A map of items and users: the two directions in which a domain's item vectors differ most (PCA).
+
+With the whitening undone: in the whitened space all directions differ about as much, and two of them show nothing.
+"""
 
 from collections import Counter
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from shared.engine import Engine
 from shared.seeding import stream
@@ -62,14 +66,21 @@ class Map:
 
 def plane_of(engine: Engine) -> Plane:
     """Of the item vectors that the engine recommends by."""
-    return fit_plane(engine.scorer.vectors.v[some(len(engine), FITTED)])
+    return fit_plane(drawn(engine, engine.scorer.vectors.v[some(len(engine), FITTED)]))
+
+
+def drawn(engine: Engine, vectors: torch.Tensor) -> torch.Tensor:
+    """Item or user vectors (rows, dim) as the map has them: among the vectors of texts before the whitening."""
+    return engine.whitening.undo(F.normalize(vectors, dim=1))
 
 
 def map_of(engine: Engine, plane: Plane) -> Map:
     """The same sample of the same catalogue every time."""
     rows = some(len(engine), MOST_POINTS)
     column, groups = grouping(engine)
-    places = [[round(value, 4) for value in pair] for pair in plane(engine.scorer.vectors.v[rows]).tolist()]
+    places = [
+        [round(value, 4) for value in pair] for pair in plane(drawn(engine, engine.scorer.vectors.v[rows])).tolist()
+    ]
     points = tuple(
         Point(engine.catalog.ids[row], engine.title(row), x, y, group_of(engine, row, column, groups))
         for row, (x, y) in zip(rows.tolist(), places, strict=True)

@@ -272,9 +272,8 @@ def word_pieces(base: Base, text: str, max_tokens: int) -> tuple[list[int], list
 
 
 def blank_token(base: Base) -> int:
-    """Id of the token that stands for no word in particular."""
-    tokenizer = _tokenizer(base.source)
-    return int(tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id)
+    """Id of the token that fills up short texts: the base learnt that it means nothing."""
+    return int(_tokenizer(base.source).pad_token_id or 0)
 
 
 def prefix_forward(model: Bert, tokens: list[list[int]], split: int) -> torch.Tensor:

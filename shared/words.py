@@ -19,7 +19,7 @@ from shared.policy import Person
 from shared.prefix import blank_token, prefix_layers, word_pieces
 from shared.scoring import UNLISTED
 
-STEPS = 24  # points of Gauss-Legendre on the way; the gap stays below TOLERANCE
+STEPS = 16  # points of Gauss-Legendre on the way; the gap stays below TOLERANCE
 TOLERANCE = 0.05  # of the largest among score, score of blanks and their difference
 AT_ONCE = 12  # points in one pass: bounds the memory
 MISSING = "words need captum: pip install 'isthmus[explain]'"

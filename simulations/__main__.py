@@ -90,10 +90,13 @@ def run(
 
             comparison = start([*(data or []), *(folders or [])], plan, protocol, place, cache, carrier, bars)
             result = comparison.run(methods)
+            from simulations.report import write_report
+
+            report = write_report(place, cache)
         if as_json:
             typer.echo(json.dumps(result, indent=2))
         else:
-            show(result, place)
+            show(result, place, report)
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -233,6 +236,26 @@ def plot(
         typer.echo(drawn(plot_affinity, run, to))
 
 
+@app.command("map", context_settings={"help_option_names": ["-h", "--help"]})
+def draw_map(
+    run: Annotated[Path, typer.Argument(help="A run directory with finished domains.")],
+    out: Annotated[Path | None, typer.Option(help="The picture, .png, .svg or .pdf; default RUN/map.png.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = Path("var/cache"),
+) -> None:
+    """Draw where items and users lie, by domain and by attribute; and make the run's report.html again."""
+    quiet_libraries()
+    with settled():
+        to = out or run / "map.png"
+        check_picture("--out", to)
+        from simulations.plots import plot_map
+        from simulations.report import write_report
+        from simulations.views import views_of
+
+        typer.echo(drawn(plot_map, views_of(run, cache), to))
+        if (run / "result.json").is_file():
+            typer.echo(write_report(run, cache))
+
+
 @app.command("audit-privacy", context_settings={"help_option_names": ["-h", "--help"]})
 def audit_privacy(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
@@ -328,8 +351,8 @@ def one_of(option: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{option}: expected one of {', '.join(known)}, found {value!r}")
 
 
-def show(result: dict[str, Any], run: Path) -> None:
-    """The table, what privacy was spent, and what to try next."""
+def show(result: dict[str, Any], run: Path, report: Path) -> None:
+    """The table, what privacy was spent, where to read more, and what to try next."""
     console = Console()
     console.print(table_of(result))
     for name, domain in result["domains"].items():
@@ -337,6 +360,7 @@ def show(result: dict[str, Any], run: Path) -> None:
             spent = domain["privacy"]
             console.print(f"{name}: epsilon {spent['epsilon']:.2f} at delta {spent['delta']:g}", markup=False)
     console.print(f"{result['seconds']:.0f} s; run directory: {run}", markup=False, soft_wrap=True)
+    console.print(f"report: {report}", markup=False, soft_wrap=True)
     if "personal" in result["macro"]:
         first = next(iter(result["domains"]))
         hint = f'python -m client --domain {first} recommend --run {run} --history "a title; another title"'

@@ -1,12 +1,20 @@
 """Pictures of a run: who is alike, and what each way to recommend reaches. The only file that knows matplotlib."""
 
+import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shared.errors import ConfigError
+
+if TYPE_CHECKING:  # heavy at run time
+    from simulations.views import View
+
+INK = "#010203"  # no colour of any plot: the page puts its own in its place
+QUIET = "#8a8a8a"
 
 
 def plot_affinity(run: Path, to: Path) -> Path:
@@ -66,6 +74,100 @@ def plot_audit(found: dict[str, Any], to: Path) -> Path:
     figure.supylabel("rightly told", fontsize=10)
     figure.savefig(to, dpi=130)
     return to
+
+
+def plot_map(views: Sequence["View"], to: Path) -> Path:
+    """All domains on their common plane, then each on its own, coloured by an attribute. Needs matplotlib."""
+    _map(views).savefig(to, dpi=130)
+    return to
+
+
+def svg_map(views: Sequence["View"]) -> str:
+    """The same as a drawing for a page."""
+    return _svg(_map(views))
+
+
+def svg_quality(result: dict[str, Any], names: dict[str, str]) -> str:
+    """NDCG@10 of each domain and method (its name in ``names``), a drawing for a page. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    domains = result["domains"]
+    methods = [method for method in names if any(method in cells for cells in domains.values())]
+    figure = Figure(figsize=(8.4, 0.6 + 0.22 * len(domains) * (len(methods) + 1)), layout="constrained")
+    axis = figure.subplots()
+    for place, method in enumerate(methods):
+        values = [cells.get(method, {}).get("ndcg@10", 0.0) for cells in domains.values()]
+        at = np.arange(len(domains)) * (len(methods) + 1) + place
+        axis.barh(at, values, height=0.9, label=names[method].replace("\n", " "), color=f"C{place}")
+    axis.set_yticks(np.arange(len(domains)) * (len(methods) + 1) + (len(methods) - 1) / 2, list(domains))
+    axis.invert_yaxis()
+    axis.set_xlabel("NDCG@10")
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return _svg(figure)
+
+
+def svg_courses(courses: dict[str, dict[str, Sequence[float]]]) -> str:
+    """Title -> name -> values in order: lines side by side, a drawing for a page. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(courses), 3.0), layout="constrained")
+    for axis, (title, lines) in zip(figure.subplots(1, len(courses), squeeze=False)[0], courses.items(), strict=True):
+        what, _, unit = title.partition(" by ")
+        for name, values in lines.items():
+            axis.plot(
+                range(1 if unit == "round" else 0, len(values) + (unit == "round")), values, marker=".", label=name
+            )
+        axis.set_title(what, fontsize=10)
+        axis.set_xlabel(unit)
+        axis.locator_params(axis="x", integer=True)
+        axis.legend(fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def _map(views: Sequence["View"]) -> Any:
+    from matplotlib.figure import Figure
+
+    panels = (1 if len(views) > 1 else 0) + len(views)
+    across = min(2, panels)
+    down = -(-panels // across)
+    figure = Figure(figsize=(5.6 * across, 4.6 * down), layout="constrained")
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
+    if len(views) > 1:
+        axis = axes.pop(0)
+        for place, view in enumerate(views):
+            axis.scatter(*view.common.T, s=6, alpha=0.6, linewidths=0, color=f"C{place}", label=view.name)
+        axis.set_title("items of all domains", fontsize=10)
+        axis.legend(fontsize=7, markerscale=2, frameon=False)
+    for axis, view in zip(axes, views, strict=False):
+        axis.scatter(*view.users.T, s=10, marker="x", linewidths=0.6, color=QUIET, label="users")
+        for place, group in enumerate(view.groups):
+            mine = view.items[view.group == place]
+            colour = QUIET if place == len(view.groups) - 1 else f"C{place}"
+            axis.scatter(*mine.T, s=6, alpha=0.7, linewidths=0, color=colour, label=group)
+        axis.set_title(f"{view.name}, by {view.column}" if view.column else view.name, fontsize=10)
+        axis.set_xlabel(f"{view.explained[0]:.0%} of the differences", fontsize=8)
+        axis.set_ylabel(f"{view.explained[1]:.0%}", fontsize=8)
+        axis.legend(fontsize=7, markerscale=1.5, frameon=False)
+    for axis in axes[len(views) :]:
+        axis.axis("off")
+    return figure
+
+
+def _svg(figure: Any) -> str:
+    """A drawing without a background, its ink that of the page around it, light or dark."""
+    import matplotlib
+
+    raw = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "isthmus"}):
+        for text in figure.findobj(matplotlib.text.Text):
+            text.set_color(INK)
+        for axis in figure.axes:
+            axis.tick_params(colors=INK)
+            for spine in axis.spines.values():
+                spine.set_color(INK)
+        figure.savefig(raw, format="svg", transparent=True, metadata={"Date": None})
+    drawing = raw.getvalue()
+    return drawing[drawing.index("<svg") :].replace(INK, "currentColor")
 
 
 def _reports(run: Path) -> list[dict[str, Any]]:

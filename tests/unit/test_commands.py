@@ -25,6 +25,7 @@ COMMANDS = [
     ("simulations", "scenario"),
     ("simulations", "passport"),
     ("simulations", "plot"),
+    ("simulations", "map"),
     ("simulations", "audit-privacy"),
     ("client",),
     ("client", "recommend"),

@@ -6,7 +6,8 @@ import torch
 from shared import maps
 from shared.attributes import read_attributes
 from shared.catalog import Catalog
-from shared.maps import OTHER, fit_plane, map_of, plane_of, some
+from shared.maps import OTHER, drawn, fit_plane, map_of, plane_of, some
+from shared.whiten import fit_whitening
 
 
 def test_the_plane_of_points_on_a_cross():
@@ -38,7 +39,10 @@ def engine():
     catalog = Catalog("shop", names, names, names, columns)
     v = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     return Engine(
-        catalog=catalog, attributes=read_attributes(catalog), scorer=SimpleNamespace(vectors=SimpleNamespace(v=v))
+        catalog=catalog,
+        attributes=read_attributes(catalog),
+        scorer=SimpleNamespace(vectors=SimpleNamespace(v=v)),
+        whitening=fit_whitening(torch.nn.functional.normalize(v, dim=1)),
     )
 
 
@@ -49,7 +53,7 @@ def test_a_map_has_places_titles_and_groups(engine, monkeypatch):
     assert (found.column, found.groups, found.items) == ("kind", ("y", "x", OTHER), 6)
     assert [point.group for point in found.points] == [0, 0, 0, 1, 2, 2]
     assert [point.item_id for point in found.points] == list(engine.catalog.ids)
-    places = plane(engine.scorer.vectors.v)
+    places = plane(drawn(engine, engine.scorer.vectors.v))
     assert torch.allclose(torch.tensor([(one.x, one.y) for one in found.points]), places, atol=1e-3)
 
 
