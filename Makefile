@@ -9,7 +9,7 @@ run: $(INSTALLED)
 	$(BIN)/python -m simulations
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
