@@ -332,22 +332,19 @@ def evaluate(
 ) -> None:
     """Evaluate what this domain serves on its own test cases: all metrics and strata. The numbers stay at home."""
     with settled():
-        from client.corpus import build_corpus
         from client.evaluate import evaluate as measure
         from client.recommend import open_serving
         from client.store import Home
 
         serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
-        kept = serving.kept
-        corpus = build_corpus(serving.domain, kept.protocol, serving.space(), kept.plan)
-        found = {
-            "protocol": kept.protocol,
-            **measure(serving.model, corpus, corpus.split.test, serving.private, serving.engine.scorer.vectors.x),
-        }
+        protocol = serving.kept.protocol
+        corpus, cases = serving.tested()
+        x = serving.engine.scorer.vectors.x[: len(corpus.space)]
+        found = {"protocol": protocol, **measure(serving.model, corpus, cases, serving.private, x)}
         if as_json:
             typer.echo(json.dumps(found, indent=2))
             return
-        table = Table(title=f"{serving.domain.name}, protocol {kept.protocol}, {found['cases']:,} cases")
+        table = Table(title=f"{serving.domain.name}, protocol {protocol}, {found['cases']:,} cases")
         for column in ("", "all", *found["strata"]):
             table.add_column(column, justify="right")
         table.add_row("cases", f"{found['cases']:,}", *(f"{part['cases']:,}" for part in found["strata"].values()))

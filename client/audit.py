@@ -7,7 +7,7 @@ a sample of users would be shown now.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.corpus import Corpus, build_corpus
-from client.dataset import Interactions
 from client.evaluate import model_score, per_case, rank_cases
 from client.journal import Entry, Event
 from client.recommend import Serving
@@ -246,24 +244,9 @@ def divergence(wanted: Mapping[str, float], given: Mapping[str, float]) -> float
     return math.fsum(p * math.log(p / ((1 - SMOOTH) * given.get(v, 0.0) + SMOOTH * p)) for v, p in wanted.items() if p)
 
 
-def _trained(serving: Serving) -> Corpus:
-    """The domain as far as the model was trained on it: without the items that came in since."""
-    items = len(serving.private.bias)
-    data = serving.domain.interactions
-    old = data.items < items
-    columns = (data.users[old], data.items[old], data.behaviours[old])
-    known = Interactions(data.user_ids, *columns, times=data.times[old], weights=data.weights[old])
-    domain = replace(serving.domain, catalog=serving.domain.catalog.first(items), interactions=known)
-    space = serving.model.space(domain.catalog.texts, serving.cache)
-    return build_corpus(domain, serving.kept.protocol, space, serving.plan)
-
-
 def _quality(serving: Serving, most: int) -> dict[str, Any]:
     """NDCG and HR at 10 on the domain's own test cases by group of users, and whether scores mean what they say."""
-    corpus = _trained(serving)
-    cases: Cases = corpus.split.test
-    if serving.private.user is not None:  # users who came since have no residual
-        cases = cases.take(np.flatnonzero(cases.users < serving.private.user.num_embeddings))
+    corpus, cases = serving.tested()
     if len(cases) > most:
         cases = cases.take(np.sort(stream(0, "audit cases").choice(len(cases), most, replace=False)))
     score = model_score(

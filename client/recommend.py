@@ -10,11 +10,13 @@ import numpy.typing as npt
 import torch
 
 from client.associations import Associations, Rows
+from client.corpus import Corpus, build_corpus
 from client.dataset import BLANK, Domain, Interactions, read_domain, with_journal
 from client.forgotten import without
 from client.journal import Entry, Journal
 from client.review import blocked
 from client.rules import Rules, Verdict, judge, read_rules
+from client.splits import Cases
 from client.store import Home, Kept, load
 from shared.catalog import NewItem, behaviour_code
 from shared.engine import Engine, open_engine
@@ -90,6 +92,21 @@ class Serving:
     def space(self) -> Space:
         """The catalogue as training sees it; serving needs no more than the engine."""
         return self.model.space(self.domain.catalog.texts, self.cache)
+
+    def tested(self) -> tuple[Corpus, Cases]:
+        """The domain as far as the model was trained on it, and its test cases: without items and users that came in
+        since."""
+        items, data = len(self.private.bias), self.domain.interactions
+        old = data.items < items
+        columns = (data.users[old], data.items[old], data.behaviours[old])
+        known = Interactions(data.user_ids, *columns, times=data.times[old], weights=data.weights[old])
+        domain = replace(self.domain, catalog=self.domain.catalog.first(items), interactions=known)
+        space = self.model.space(domain.catalog.texts, self.cache)
+        corpus = build_corpus(domain, self.kept.protocol, space, self.plan)
+        cases = corpus.split.test
+        if self.private.user is not None:
+            cases = cases.take(np.flatnonzero(cases.users < self.private.user.num_embeddings))
+        return corpus, cases
 
     def with_items(self, new: Sequence[NewItem]) -> "Serving":
         return replace(self, engine=self.engine.with_items(new), verdict=self.verdict.with_items(new))

@@ -232,12 +232,11 @@ def test_the_knobs_are_measured_as_the_doors_answer(served):
     spec = importlib.util.spec_from_file_location("exposure_benchmark", BENCHMARK)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    from client.audit import _trained
     from client.recommend import open_serving
 
     home, cache, _ = served
     serving = open_serving(home, cache)
-    corpus = _trained(serving)
+    corpus, _ = serving.tested()
     cases = corpus.split.test.take(np.arange(25))
     popularity = np.append(corpus.popularity, 0)  # the new item
     few, plain, many = (

@@ -209,3 +209,15 @@ def test_explaining_names_events_of_the_history(service, user):
     text = str(found)
     assert item in text
     assert torch.isfinite(torch.tensor(service.recommend(Who(user), Wish(1)).items[0].score))
+
+
+def test_what_came_in_since_is_no_part_of_what_the_model_is_tested_on(service, home, cache):
+    corpus, cases = service.serving.tested()
+    service.add_items([NewItem("late", "Late", "late")])
+    service.add_events(
+        [Event("somebody late", item, "view", time.time()) for item in (*corpus.domain.catalog.ids[:3], "late")]
+    )
+    again, same = HomeService(home, cache).serving.tested()
+    assert len(again.space) == len(corpus.space)
+    assert len(same) == len(cases)
+    assert (same.targets.items == cases.targets.items).all()
