@@ -1,5 +1,6 @@
 """What a domain serves, opened from its home: its engine, and its own people with their histories."""
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,11 +38,21 @@ CHANGED = "the data have changed since the run: other users or items; train agai
 class Met:
     """What one user did, oldest first: rows of the catalogue and behaviour codes."""
 
-    rows: tuple[int, ...]
-    behaviours: tuple[int, ...]
+    rows: tuple[int, ...] = ()
+    behaviours: tuple[int, ...] = ()
+    times: tuple[float, ...] = ()  # an event without one (nan) is older than all that have one
 
     def __add__(self, later: "Met") -> "Met":
-        return Met(self.rows + later.rows, self.behaviours + later.behaviours)
+        """Both, in the order of time, as the domain's files would hold them: what is told twice counts once."""
+        if not later.rows:
+            return self
+        events = sorted(dict.fromkeys([*self._events(), *later._events()]), key=lambda event: event[2])
+        rows, behaviours, times = zip(*events, strict=True)
+        return Met(rows, behaviours, times)
+
+    def _events(self) -> list[tuple[int, int, float]]:
+        times = (-math.inf if math.isnan(time) else time for time in self.times)
+        return list(zip(self.rows, self.behaviours, times, strict=True))
 
 
 class People:
@@ -66,7 +77,10 @@ class People:
         if (row := self.row(user_id)) is None:
             return None
         mine = slice(self._ends[row], self._ends[row + 1])
-        return Met(tuple(self._data.items[mine].tolist()), tuple(self._data.behaviours[mine].tolist()))
+        data = self._data
+        return Met(
+            tuple(data.items[mine].tolist()), tuple(data.behaviours[mine].tolist()), tuple(data.times[mine].tolist())
+        )
 
 
 @dataclass(frozen=True)
@@ -144,7 +158,7 @@ class Serving:
 
         return Associations(self.domain.interactions, rows_of, len(self.engine))
 
-    def known(self, user_id: str, before: torch.Tensor | None = None, later: Met = Met((), ())) -> Person:
+    def known(self, user_id: str, before: torch.Tensor | None = None, later: Met = Met()) -> Person:
         """A user of this domain with all their events, ``later`` those that no file has yet.
 
         ``before`` (codes, dim) are a passport's places (``client.passport.accept``), older than all events. Raises

@@ -331,7 +331,7 @@ class HomeService:
         serving = state.serving
         before = self._admitted(serving, who.passport) if who.passport else None
         if who.user is not None:
-            return serving.known(who.user, before, state.later.get(who.user, Met((), ())))
+            return serving.known(who.user, before, state.later.get(who.user, Met()))
         if not who.history and before is not None:
             return serving.bearer(before)
         told = Person(serving.engine.told(who.history), None, tuple(map(serving.engine.called, who.history)))
@@ -346,7 +346,7 @@ class HomeService:
         met, later = state.serving.people.met(user), state.later.get(user)
         if met is None and later is None:
             raise UnknownError(f"domain {state.serving.domain.name} knows no such user; check the id")
-        return (met or Met((), ())) + (later or Met((), ()))
+        return (met or Met()) + (later or Met())
 
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         for listener in list(self.listeners):
@@ -371,7 +371,7 @@ def _note(state: State, entry: Entry) -> None:
     """What an entry of the journal changes in the next answer."""
     if isinstance(entry, Event):
         row, kind = state.serving.engine.catalog.row[entry.item], behaviour_code(entry.behavior)
-        before = state.later.get(entry.user, Met((), ()))
-        state.later[entry.user] = before + Met((row,), (kind,))
+        before = state.later.get(entry.user, Met())
+        state.later[entry.user] = before + Met((row,), (kind,), (entry.timestamp,))
     elif isinstance(entry, Feedback) and entry.what in (HIDE, HARMFUL):
         state.hidden[entry.user] = state.hidden.get(entry.user, frozenset()) | {entry.item}

@@ -1,5 +1,6 @@
 """What a domain serves from its home: its people, what is known of its items, and what it must not open."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -44,12 +45,19 @@ def test_an_item_first_met_at_an_unknown_time_is_the_oldest():
 
 def test_people_are_found_by_id_with_what_they_did():
     people = People(events([0, 0, 2, 2], [4, 1, 3, 3], [1, 2, 3, 4]))
-    assert people.met("ann") == Met((4, 1), (1, 1))
-    assert people.met("bob") == Met((), ())
+    assert people.met("ann") == Met((4, 1), (1, 1), (1, 2))
+    assert people.met("bob") == Met()
     assert people.row("bob") == 1
     # Rows without a user's id are nobody that can be asked for.
     assert people.met(f"{BLANK}1") is None
     assert people.met("eve") is None
+
+
+def test_what_is_told_late_takes_its_place_in_time_and_once():
+    met = Met((4, 1), (1, 1), (math.nan, 20.0))
+    found = met + Met((7, 1, 7), (1, 1, 1), (10.0, 20.0, 10.0)) + Met((9,), (2,), (5.0,))
+    assert (found.rows, found.behaviours) == ((4, 9, 7, 1), (1, 2, 1, 1))
+    assert met + Met() is met
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +73,14 @@ def serving(home, cache):
 def test_a_user_is_their_events_and_what_came_later(serving):
     user = serving.domain.interactions.user_ids[3]
     met = serving.people.met(user)
-    person = serving.known(user, later=Met((8,), (1,)))
+    person = serving.known(user, later=Met((8,), (1,), (9e9,)))
     assert person.past.rows.tolist() == [*met.rows, 8]
     assert person.titles[-1] == serving.engine.title(8)
     assert person.user == 3
 
 
 def test_somebody_of_later_events_alone_has_no_residual(serving):
-    person = serving.known("a stranger", later=Met((8, 2), (1, 1)))
+    person = serving.known("a stranger", later=Met((8, 2), (1, 1), (5, 6)))
     assert (person.user, person.past.rows.tolist()) == (None, [8, 2])
     with pytest.raises(UnknownError, match="knows no such user") as error:
         serving.known("a stranger")

@@ -58,6 +58,15 @@ def test_an_event_strikes_its_item_from_the_next_answer_also_after_a_restart(ser
     assert again.history(user)[-1][0] == first
 
 
+def test_an_event_told_late_counts_at_its_time_now_and_after_a_restart(service, home, cache, user):
+    old, new = (service.serving.engine.catalog.ids[row] for row in (2, 5))
+    service.add_events([Event(user, new, "view", time.time()), Event(user, old, "view", 5.0)])
+    assert service.history(user)[0][0] == old
+    again = HomeService(home, cache)
+    assert again.history(user) == service.history(user)
+    assert ids(again.recommend(Who(user), Wish(50))) == ids(service.recommend(Who(user), Wish(50)))
+
+
 def test_the_vector_moves_too_not_the_mask_alone(service, user):
     item = ids(service.recommend(Who(user), Wish(1)))[0]
     before = {one.item_id: one.score for one in service.recommend(Who(user), Wish(50)).items}
