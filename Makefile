@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: run test check bench bench-quality bench-serving clean
+.PHONY: run test check proto bench bench-quality bench-serving clean
 
 run: $(INSTALLED)
 	$(BIN)/python -m simulations
@@ -16,6 +16,10 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The gRPC messages and services, anew from their description; what comes out is committed.
+proto: $(INSTALLED)
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. shared/proto/recommender.proto
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/prefix_cache.py

@@ -185,6 +185,7 @@ def recommend(
 def serve(
     context: typer.Context,
     port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8100,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the gRPC door; 0: none.")] = 0,
     host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
     rules: Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")] = None,
     audit_every: Annotated[
@@ -202,13 +203,17 @@ def serve(
     with settled():
         import threading
 
+        from shared.processes import check_places, free_port
+
+        place, stopped = port or free_port(host), threading.Event()
+        check_places(host, place, grpc_port)  # before what takes seconds
+
         import torch
 
         from client.http_api import application
         from client.service import HomeService
         from client.store import Home
         from shared.http import listen
-        from shared.processes import free_port
 
         torch.set_num_threads(1)  # an answer is too small to share; requests are many
         if rules is not None and not rules.is_file():
@@ -216,7 +221,6 @@ def serve(
         home = Home(finished(context.obj, run))
         service = HomeService(home, context.obj["cache"], context.obj["data"], rules, log_mb * 2**20, tell)
         service.border = border_of(issuer_keys or [], code_book)
-        place, stopped = port or free_port(host), threading.Event()
         threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
         name, engine = service.serving.domain.name, service.serving.engine
         audits = []
@@ -227,12 +231,14 @@ def serve(
             clock = (home, audit_every, words, stopped, tell)
             audits.append(threading.Thread(target=audit_clock.audit_every, args=clock, daemon=True))
             audits[0].start()
-        listen(
-            application(service, engine.version, context.obj["max_epsilon"]),
-            host,
-            place,
-            lambda: tell(f"{name}: {len(engine):,} items, model {engine.version}, at http://{host}:{place}/"),
-        )
+        line = f"{name}: {len(engine):,} items, model {engine.version}, at http://{host}:{place}/"
+        beside = None
+        if grpc_port:
+            from client.grpc_api import door
+
+            beside, line = door(service, grpc_port), f"{line} and by gRPC at {host}:{grpc_port}"
+        app = application(service, engine.version, context.obj["max_epsilon"])
+        listen(app, host, place, lambda: tell(line), beside)
         stopped.set()
         service.close()
         for audit in audits:

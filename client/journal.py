@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.catalog import NewItem
-from shared.errors import DataError
+from shared.errors import DataError, FullError
 
 HIDE, HARMFUL, WHY = "hide", "harmful", "why"
 FEEDBACK = (HIDE, HARMFUL, WHY)
@@ -89,7 +89,7 @@ class Journal:
             return self._others or _mark(self.path) != self._left
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """All on disk when this returns, or none. Raises DataError when the disk will not take them."""
+        """All on disk when this returns, or none. Raises FullError when the disk will not take them."""
         lines = "".join(_line(entry) for entry in entries).encode()
         with self._lock, self._alone():
             self._others |= _mark(self.path) != self._left
@@ -102,7 +102,7 @@ class Journal:
             except OSError as error:
                 if self.path.exists():
                     os.truncate(self.path, before)
-                raise DataError(f"cannot write {self.path}: {error.strerror}; nothing was kept, free space") from None
+                raise FullError(f"cannot write {self.path}: {error.strerror}; nothing was kept, free space") from None
             self.entries += entries
             self._left = _mark(self.path)
 

@@ -156,6 +156,29 @@ class HomeService:
         pairs = zip(met.rows, met.behaviours, strict=True)
         return [(engine.catalog.ids[row], engine.title(row), BEHAVIOURS[kind]) for row, kind in pairs]
 
+    def page(self, user: str, skip: int, k: int) -> dict[str, Any]:
+        """A page of a user's events, newest first. Raises UnknownError."""
+        found = self.history(user)
+        newest = [
+            {"item_id": item, "title": title, "behavior": behaviour} for item, title, behaviour in reversed(found)
+        ]
+        return {"total": len(found), "events": newest[skip : skip + k]}
+
+    def about(self) -> dict[str, Any]:
+        serving = self.serving
+        engine = serving.engine
+        return {
+            "domain": serving.domain.name,
+            "model": engine.version,
+            "items": len(engine),
+            "users": len(serving.domain.interactions.user_ids),
+            "interactions": len(serving.domain.interactions),
+            "protocol": serving.kept.protocol,
+            "behaviours": BEHAVIOURS,
+            "attributes": engine.attributes.columns,
+            "search": "exact" if engine.index.exact else "approximate",
+        }
+
     def search(self, words: str, skip: int, k: int) -> dict[str, Any]:
         return browse.found(self.serving.engine, words, skip, k)
 

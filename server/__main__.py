@@ -127,6 +127,7 @@ def serve(
     run_dir: Run,
     catalogue: Catalogues = None,
     port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8200,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the gRPC door; 0: none.")] = 0,
     host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
     cache: Cache = CACHE,
 ) -> None:
@@ -137,16 +138,24 @@ def serve(
     with settled():
         import threading
 
+        from shared.processes import check_places, free_port
+
+        place, stopped = port or free_port(host), threading.Event()
+        check_places(host, place, grpc_port)  # before what takes seconds
+
         from server.http_api import application
         from shared.http import listen
-        from shared.processes import free_port
 
         service = opened(run_dir, catalogue, cache)
-        place, stopped = port or free_port(host), threading.Event()
         threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
         names = ", ".join(f"{name} ({len(engine):,} items)" for name, engine in service.state.engines.items())
         line = f"{names or 'no catalogue'}, model {service.state.version}, at http://{host}:{place}/"
-        listen(application(service, service.state.version), host, place, lambda: tell(line))
+        beside = None
+        if grpc_port:
+            from server.grpc_api import door
+
+            beside, line = door(service, grpc_port), f"{line} and by gRPC at {host}:{grpc_port}"
+        listen(application(service, service.state.version), host, place, lambda: tell(line), beside)
         stopped.set()
 
 

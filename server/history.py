@@ -40,14 +40,15 @@ class Found:
     rows: Mapping[str, int] = field(default_factory=dict)  # domain -> row in its catalogue; empty for plain words
 
 
-def find(engines: Engines, event: Event) -> Found:
-    """Which items an event is. Raises UnknownError, ConfigError."""
+def find(engines: Engines, event: Event, place: int = 1) -> Found:
+    """Which items an event is, the ``place``-th of its history. Raises UnknownError, ConfigError: by its place, for
+    words of a history belong into no log that an error may end up in."""
     among = engines if event.domain is None else {event.domain: known(engines, event.domain)}
     words = event.item or (event.text or "").strip()
     titled = {name: row for name, engine in among.items() if (row := engine.find(words)) is not None}
     listed = {name: engine.catalog.row[words] for name, engine in among.items() if words in engine.catalog.row}
     if event.item is not None and len(listed) > 1:
-        raise ConfigError(f"{', '.join(listed)} each have an item {words[:80]!r}; say of which domain it is")
+        raise ConfigError(f"event {place}: {', '.join(listed)} each have an item of that id; say of which domain it is")
     if event.item is None and (titled or len(listed) > 1):  # words that look like an id are one where nothing else fits
         listed = {}
     rows = listed | {name: row for name, row in titled.items() if name not in listed}
@@ -56,7 +57,7 @@ def find(engines: Engines, event: Event) -> Found:
         return Found(engines[name].title(row), rows)
     if not (event.text or "").strip():
         where = event.domain or "any domain"
-        raise UnknownError(f"no catalogue of {where} has an item {words[:80]!r}; give its id or title, or a text")
+        raise UnknownError(f"event {place}: no catalogue of {where} has that item; give its id or title, or a text")
     return Found((event.text or "").strip())
 
 
@@ -70,7 +71,7 @@ def known(engines: Engines, domain: str) -> Engine:
 
 def people(engines: Engines, events: Sequence[Event], targets: Sequence[str]) -> dict[str, Person]:
     """Whoever has that history, as each of the target domains sees them. Raises UnknownError, ConfigError."""
-    found = [find(engines, event) for event in events]
+    found = [find(engines, event, place) for place, event in enumerate(events, 1)]
     for target in targets:
         known(engines, target)
     if not engines:

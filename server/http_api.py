@@ -2,73 +2,20 @@
 
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import RedirectResponse, Response
-from pydantic import Field
 
+from server.bodies import AskBody, BatchBody, CatalogSearchBody, ItemsBody, WhyBody
 from server.glance import glance
-from server.history import Event
 from server.registry import current_round
-from server.service import PARTS, Answers, CrossDomain
-from shared.catalog import NewItem
-from shared.http import MOST_BATCH, MOST_HISTORY, Live, Name, Strict, WishBody, Words, new_app, plain, told
-from shared.policy import Wish
+from server.service import Answers, CrossDomain
+from shared.http import Live, new_app, plain, told
 from shared.takeover import mark_of
 
 PAGES = Path(__file__).parent / "web"
 LOOK_S = 0.5  # how often the run directory is looked at for what is told to pages
-MOST_DOMAINS = 100
-
-
-class EventBody(Strict):
-    """Something that somebody met: an ``item`` by its id or title, or any ``text``; and its ``domain``, if known."""
-
-    domain: Name | None = None
-    item: Words | None = None
-    text: Words | None = None
-
-    def event(self) -> Event:
-        return Event(self.domain, self.item, self.text)
-
-
-class HistoryBody(Strict):
-    history: list[EventBody] = Field(default_factory=list, max_length=MOST_HISTORY)  # oldest first
-
-    def events(self) -> list[Event]:
-        return [one.event() for one in self.history]
-
-
-class AskBody(HistoryBody, WishBody):
-    """For whom, from which domains (none: all), and how."""
-
-    domains: list[Name] | None = Field(None, min_length=1, max_length=MOST_DOMAINS)
-
-    def wanted(self) -> tuple[list[Event], list[str] | None, Wish]:
-        return self.events(), self.domains, self.wish()
-
-
-class BatchBody(Strict):
-    asks: list[AskBody] = Field(min_length=1, max_length=MOST_BATCH)
-
-
-class WhyBody(HistoryBody):
-    domain: Name
-    item: Words
-    most: int = Field(3, ge=1, le=20)  # of each part
-    parts: list[Name] = Field(list(PARTS), max_length=len(PARTS), description=", ".join(PARTS))
-
-
-class ItemBody(Strict):
-    item_id: Name
-    title: Words
-    text: Words | None = None  # none: the title
-
-
-class ItemsBody(Strict):
-    domain: Name
-    items: list[ItemBody] = Field(min_length=1, max_length=MOST_BATCH)
 
 
 def application(service: CrossDomain, version: str) -> FastAPI:
@@ -110,14 +57,8 @@ def application(service: CrossDomain, version: str) -> FastAPI:
         return told(request, {"domain": body.domain, **plain(found)})
 
     @app.get("/api/items")
-    def search(
-        request: Request,
-        domain: str | None = Query(None, max_length=256),
-        query: str = Query("", max_length=200),
-        skip: int = Query(0, ge=0, le=10_000_000),
-        k: int = Query(20, ge=1, le=100),
-    ) -> Response:
-        return told(request, service.search(domain, query, skip, k))
+    def search(request: Request, ask: Annotated[CatalogSearchBody, Query()]) -> Response:
+        return told(request, service.search(ask.domain, ask.query, ask.skip, ask.k))
 
     @app.get("/api/items/{domain}/{item_id:path}")
     def item(domain: str, item_id: str, request: Request) -> Response:
@@ -125,7 +66,7 @@ def application(service: CrossDomain, version: str) -> FastAPI:
 
     @app.post("/api/items", status_code=201)
     def items(body: ItemsBody) -> dict[str, int]:
-        service.add_items(body.domain, [NewItem(one.item_id, one.title, one.text or one.title) for one in body.items])
+        service.add_items(body.domain, body.found())
         return {"kept": len(body.items)}
 
     @app.get("/api/federation")

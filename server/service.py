@@ -23,7 +23,7 @@ from server.rounds import ServerState, adapter_for
 from shared import browse
 from shared.catalog import NewItem
 from shared.engine import Engine, open_engine
-from shared.errors import ConfigError, DataError
+from shared.errors import ConfigError, DataError, FullError
 from shared.explanation import Explanation, explain
 from shared.model import Recommender, adapter_tensors, base_fingerprint, load_adapter_tensors
 from shared.payload import check_like, common
@@ -113,11 +113,11 @@ class CrossDomain:
         return {"domain": domain, **browse.described(known(self.state.engines, domain), item)}
 
     def add_items(self, domain: str, items: Sequence[NewItem]) -> None:
-        """They can be recommended when this returns, until the server ends. Raises DataError for a known id."""
+        """They can be recommended when this returns, until the server ends. Raises TakenError, FullError."""
         with self._writing:
             state, added = self.state, self._added.get(domain, [])
             if len(added) + len(items) > MOST_ADDED:
-                raise DataError(f"{domain} has {len(added):,} items that are in no catalogue; publish it with them")
+                raise FullError(f"{domain} has {len(added):,} items that are in no catalogue; publish it with them")
             engine = known(state.engines, domain).with_items(items)
             self._added[domain] = [*added, *items]
             self.state = _with_engine(state, domain, engine)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.errors import DataError
+from shared.errors import DataError, TakenError
 from shared.tables import Report, Table, find_table, first_of_each, problem, read_table
 
 # Public and common to all domains: the behaviour embedding of one domain means the same in another.
@@ -58,11 +58,11 @@ class Catalog:
         return {item: row for row, item in enumerate(self.ids)}
 
     def with_items(self, new: Sequence[NewItem]) -> "Catalog":
-        """The same with more items behind the others. Raises DataError for an id that is there already."""
+        """The same with more items behind the others. Raises TakenError for an id that is there already."""
         ids = (*self.ids, *(item.item_id for item in new))
         if len(set(ids)) < len(ids):
             known = next(item.item_id for item in new if ids.count(item.item_id) > 1)
-            raise DataError(f"the catalogue of {self.domain} has an item {known[:80]!r} already")
+            raise TakenError(f"the catalogue of {self.domain} has an item {known[:80]!r} already")
         titles, texts = (item.title for item in new), (item.text for item in new)
         columns = {name: (*cells, *[""] * len(new)) for name, cells in self.columns.items()}
         return Catalog(self.domain, ids, (*self.titles, *titles), (*self.texts, *texts), columns)

@@ -4,6 +4,8 @@ IsthmusError
 +-- ConfigError       a setting is unknown, malformed or contradicts another
 +-- DataError         a file of a domain cannot be used at all
 |   +-- UnknownError  nobody, or nothing, goes by that name here
+|   +-- TakenError    something goes by that name already
+|   +-- FullError     the disk, or a limit, takes no more
 +-- BaseModelError    the frozen base is missing, altered, or not a BERT
 +-- PayloadError      bytes from a peer do not hold what the protocol promises
 +-- TrainingError     training moved nothing, or ran into numbers that are not finite
@@ -26,6 +28,14 @@ class DataError(IsthmusError):
 
 class UnknownError(DataError):
     """Nobody, or nothing, goes by that name here."""
+
+
+class TakenError(DataError):
+    """Something goes by that name already."""
+
+
+class FullError(DataError):
+    """The disk, or a limit, takes no more."""
 
 
 class BaseModelError(IsthmusError):

@@ -9,8 +9,9 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -22,16 +23,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.errors import BudgetError, ConfigError, DataError, IsthmusError, PayloadError, UnknownError
+from shared.errors import BudgetError, ConfigError, DataError, FullError, IsthmusError, PayloadError, UnknownError
 from shared.policy import Wish
-from shared.processes import check_port, is_loopback
+from shared.processes import check_places, is_loopback, signals
+
+if TYPE_CHECKING:
+    from shared.grpc_door import Door
 
 MOST_BYTES = 2**20  # of one request
 MOST_BATCH = 100  # asks in one call
 MOST_HISTORY = 1000
 PING_S = 15.0
 ASSETS = Path(__file__).parent / "web"  # what the pages of both sides have in common
-STATUS = ((UnknownError, 404), (BudgetError, 409), (ConfigError, 400), (PayloadError, 400), (DataError, 409))
+STATUS = (
+    (UnknownError, 404),
+    (FullError, 507),
+    (DataError, 409),
+    (BudgetError, 409),
+    (ConfigError, 400),
+    (PayloadError, 400),
+)
 # A page may load what this process serves and nothing else.
 SECURITY = {
     "content-security-policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
@@ -80,6 +91,14 @@ class WishBody(Strict):
         )
 
 
+class SearchBody(Strict):
+    """A page of a catalogue; in REST the words after the question mark."""
+
+    query: str = Field("", max_length=200)
+    skip: int = Field(0, ge=0, le=10_000_000)
+    k: int = Field(20, ge=1, le=100)
+
+
 def problem(status: int, detail: str, **more: Any) -> JSONResponse:
     """An error as RFC 9457 has it."""
     titles = {
@@ -89,6 +108,7 @@ def problem(status: int, detail: str, **more: Any) -> JSONResponse:
         409: "Conflict",
         413: "Too large",
         422: "Bad body",
+        507: "No room",
     }
     body = {"type": "about:blank", "title": titles.get(status, "Error"), "status": status, "detail": detail, **more}
     return JSONResponse(body, status, media_type="application/problem+json")
@@ -232,13 +252,20 @@ class Live:
         return StreamingResponse(self.stream(stopped), media_type="text/event-stream")
 
 
-def listen(app: FastAPI, host: str, port: int, ready: Callable[[], None] = lambda: None) -> None:
-    """Serve until SIGINT or SIGTERM. Raises ConfigError for an address that is open to a network, or taken."""
-    if not is_loopback(host):
-        raise ConfigError(
-            f"{host} is open to a network; listen on 127.0.0.1 and put a proxy with TLS and log-in before it"
-        )
-    check_port(host, port)
+def listen(
+    app: FastAPI, host: str, port: int, ready: Callable[[], None] = lambda: None, beside: "Door | None" = None
+) -> None:
+    """Serve until SIGINT or SIGTERM; ``beside`` is a gRPC door that opens and closes with this one, in the same loop.
+
+    Raises ConfigError for an address that is open to a network, or taken.
+    """
+    check_places(host, port, 0 if beside is None else beside.port)
+    if beside is not None:
+        app.router.on_startup.append(partial(beside.open, host))
+        app.router.on_shutdown.append(beside.close)
     # What is there now stays for good: no collection while answers wait needs to walk through it.
     app.router.on_startup += [gc.freeze, ready]
-    uvicorn.run(app, host=host, port=port, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=3)
+    with signals():  # uvicorn sends itself again the signal that ended it: an end as it should be is status 0
+        uvicorn.run(
+            app, host=host, port=port, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=3
+        )

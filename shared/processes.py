@@ -79,7 +79,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_port(host: str, port: int) -> None:
+def check_places(host: str, port: int, grpc_port: int = 0) -> None:
+    """Raises ConfigError where the doors of ``serve`` cannot open: an address that is open to a network, or taken."""
+    if not is_loopback(host):
+        raise ConfigError(
+            f"{host} is open to a network; listen on 127.0.0.1 and put a proxy with TLS and log-in before it"
+        )
+    if port == grpc_port:
+        raise ConfigError(f"--port and --grpc-port are both {port}; choose another for one of them")
+    check_port(host, port)
+    if grpc_port:
+        check_port(host, grpc_port, "--grpc-port")
+
+
+def check_port(host: str, port: int, option: str = "--port") -> None:
     """Raises ConfigError when nobody could listen there: another server would answer in our place."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -87,7 +100,7 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"cannot listen on {host}:{port} ({error}); stop what does, or choose --port") from None
+            raise ConfigError(f"cannot listen on {host}:{port} ({error}); stop what does, or choose {option}") from None
 
 
 def spawn(command: Sequence[str], env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

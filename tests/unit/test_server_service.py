@@ -100,8 +100,8 @@ def test_what_cannot_be_is_told(service):
     engine = service.state.engines["video"]
     with pytest.raises(UnknownError, match="no catalogue of 'shoes'"):
         service.recommend([Event("shoes", "x")], None, Wish())
-    with pytest.raises(UnknownError, match="has an item 'nothing like it'"):
-        service.recommend([Event("video", "nothing like it")], None, Wish())
+    with pytest.raises(UnknownError, match="event 2: no catalogue of video has that item"):
+        service.recommend([Event(text="x"), Event("video", "nothing like it")], None, Wish())
     with pytest.raises(UnknownError, match="no catalogue of 'shoes'"):
         service.recommend([Event("video", engine.catalog.ids[0])], ["shoes"], Wish())
     with pytest.raises(ConfigError, match="item or a text"):
@@ -116,7 +116,7 @@ def test_the_same_id_in_two_catalogues_needs_its_domain(service):
     engines = dict(service.state.engines)
     for name in ("video", "news"):
         engines[name] = engines[name].with_items([NewItem("42", f"Answer {name}", "the answer")])
-    with pytest.raises(ConfigError, match="each have an item '42'"):
+    with pytest.raises(ConfigError, match="each have an item of that id"):
         find(engines, Event(item="42"))
     assert list(find(engines, Event("news", "42")).rows) == ["news"]
     assert find(engines, Event(text="42")).rows == {}
