@@ -9,7 +9,8 @@ run: $(INSTALLED)
 	$(BIN)/python -m simulations
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/integration
+	$(BIN)/python -m pytest tests/e2e
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
