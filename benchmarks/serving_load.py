@@ -6,6 +6,7 @@ this process sends late. A process of its own: ``python benchmarks/serving_load.
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -78,10 +79,11 @@ DOORS = {"rest": rest}
 
 async def run(what: dict) -> list[Answered]:
     """``what``: door, address, asks, rate, warm_s (not counted), and seconds, or a file until which is there."""
-    until = Path(what["until"]) if what["until"] else None
+    until, parent = Path(what["until"]) if what["until"] else None, os.getppid()
 
     def going(since_s: float) -> bool:
-        return since_s < what["seconds"] and not (until and until.exists())
+        alone = os.getppid() != parent  # whoever wanted to know has ended
+        return since_s < what["seconds"] and not alone and not (until and until.exists())
 
     async def work(send: Send) -> list[Answered]:
         await drive(send, what["asks"], what["rate"] / 2, lambda since_s: since_s < what["warm_s"])

@@ -5,8 +5,11 @@ categories and lines, each a step from what holds it, more alike in some directi
 through the product's own whitening. Histories and neighbours keep to a few categories and to what is popular.
 """
 
+import hashlib
+import inspect
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,8 +125,10 @@ def neighbours(placed: Shelves, k: int, seed: int) -> Neighbours:
 def make_home(folder: Path, items: int, users: int = 20_000, seed: int = 7) -> Home:
     """A home with its data in ``folder``, as a training would leave it; made once and found again."""
     home, mark = Home(folder / "home"), folder / "made.json"
-    wanted = {"items": items, "users": users, "seed": seed, "version": 1}
+    wanted = _about(items, users, seed)
     if not _is(mark, wanted):
+        for old in (home.folder, folder / "other"):
+            shutil.rmtree(old, ignore_errors=True)
         placed = shelves(items, seed)
         write_data(folder / "data", placed, users, seed)
         train(home, folder / "data", placed, users, seed, adapter=1)
@@ -134,7 +139,7 @@ def make_home(folder: Path, items: int, users: int = 20_000, seed: int = 7) -> H
 def make_other(folder: Path, items: int, users: int = 20_000, seed: int = 7) -> Home:
     """A home of the same data under another model."""
     home, mark = Home(folder / "other"), folder / "other.json"
-    wanted = {"items": items, "users": users, "seed": seed, "version": 1}
+    wanted = _about(items, users, seed)
     if not _is(mark, wanted):
         train(home, folder / "data", shelves(items, seed), users, seed, adapter=2)
         mark.write_text(json.dumps(wanted))
@@ -152,7 +157,14 @@ def give_other(other: Home, home: Path) -> None:
         aside.replace(place)
 
 
-def _is(mark: Path, wanted: dict[str, int]) -> bool:
+def _about(items: int, users: int, seed: int) -> dict[str, object]:
+    """What a home depends on. Where vectors are named otherwise than they were, a server would not find those made
+    before and would have every text encoded: such a home is made again."""
+    named = hashlib.sha256((inspect.getsource(engine_key) + Plan().to_json()).encode()).hexdigest()
+    return {"items": items, "users": users, "seed": seed, "named": named, "version": 1}
+
+
+def _is(mark: Path, wanted: dict[str, object]) -> bool:
     return mark.is_file() and bool(json.loads(mark.read_text()) == wanted)
 
 

