@@ -61,6 +61,7 @@ class Server:
 
     process: subprocess.Popen[bytes]
     address: str
+    grpc_address: str
     home: Path
     ready_s: float
 
@@ -75,14 +76,13 @@ def serving(folder: Path) -> Iterator[Server]:
     """Started, ready, and at the end stopped and wiped out; the home is a clone of hard links: what is written while it
     serves is its own. The index alone goes back: the next one need not make it again."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="clone-") as place:
-        home, port = Path(place) / "home", free_port()
+        home, port, grpc_port = Path(place) / "home", free_port(), free_port()
         shutil.copytree(folder / "home", home, copy_function=os.link)
         words = ["-m", "client", "--domain", "shop", "--home", str(home), "--cache", str(folder / "cache"), "serve"]
         began = time.perf_counter()
         log = Path(place) / "log"
-        process = spawn(
-            [sys.executable, *words, "--port", str(port)], {**os.environ, "PYTHONPATH": str(HERE.parent)}, log
-        )
+        words += ["--port", str(port), "--grpc-port", str(grpc_port)]
+        process = spawn([sys.executable, *words], {**os.environ, "PYTHONPATH": str(HERE.parent)}, log)
         try:
             while not _healthy(port):
                 if process.poll() is not None or time.perf_counter() - began > READY_S:
@@ -90,7 +90,7 @@ def serving(folder: Path) -> Iterator[Server]:
                 time.sleep(0.02)
             ready_s = time.perf_counter() - began
             _share_index(home / "serving", folder / "home" / "serving")
-            yield Server(process, f"127.0.0.1:{port}", home, ready_s)
+            yield Server(process, f"127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", home, ready_s)
         finally:
             stop(process)
 
@@ -156,7 +156,8 @@ def load(
 
 def loaded(server: Server, setting: Setting, items: int, rate: float, door: str = "rest") -> dict[str, Any]:
     """Latencies and errors of a load on a server."""
-    with load(server.address, asks_of(setting, items), rate, setting.seconds, door, "") as work:
+    address = server.grpc_address if door == "grpc" else server.address
+    with load(address, asks_of(setting, items), rate, setting.seconds, door, "") as work:
         work.begun()
         return summed(work.answers(), rate)
 
@@ -199,6 +200,11 @@ def made(setting: Setting, items: int) -> Path:
 def rest(setting: Setting) -> dict[str, Any]:
     with serving(made(setting, setting.items)) as server:
         return loaded(server, setting, setting.items, setting.rate)
+
+
+def grpc(setting: Setting) -> dict[str, Any]:
+    with serving(made(setting, setting.items)) as server:
+        return loaded(server, setting, setting.items, setting.rate, "grpc")
 
 
 def many(setting: Setting) -> dict[str, Any]:
@@ -347,6 +353,13 @@ ROWS = {
         "p50 <= 4 ms, p99 <= 12 ms, no error",
         rest,
         {"p50_ms": 4, "p99_ms": 12, "errors": 0},
+        {},
+    ),
+    "grpc": Row(
+        "gRPC recommend, history of 50",
+        "p99 <= 8 ms, no error",
+        grpc,
+        {"p99_ms": 8, "errors": 0},
         {},
     ),
     "many": Row(

@@ -74,7 +74,27 @@ async def rest(address: str, work: Callable[[Send], Awaitable[list[Answered]]]) 
         return await work(send)
 
 
-DOORS = {"rest": rest}
+async def grpc(address: str, work: Callable[[Send], Awaitable[list[Answered]]]) -> list[Answered]:
+    """Through the gRPC door, by grpcio's own asyncio client."""
+    sys.path.insert(0, str(Path(__file__).parent.parent))
+    from grpc import aio
+
+    from shared.proto import recommender_pb2 as pb
+    from shared.proto.recommender_pb2_grpc import HomeStub
+
+    async with aio.insecure_channel(address) as channel:
+        stub = HomeStub(channel)
+
+        async def send(ask: dict) -> tuple[str, str]:
+            who = {key: ask[key] for key in ("user", "history") if key in ask}
+            wish = {key: value for key, value in ask.items() if key not in who}
+            answer = await stub.Recommend(pb.HomeAsk(**who, wish=pb.Wish(**wish)))
+            return answer.model, " ".join(item.item_id for item in answer.items)
+
+        return await work(send)
+
+
+DOORS = {"rest": rest, "grpc": grpc}
 
 
 async def run(what: dict) -> list[Answered]:
