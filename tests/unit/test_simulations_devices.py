@@ -93,7 +93,7 @@ def test_devices_that_read_all_they_hold_answer_the_same_cases(members, tiny_bas
     assert len(ranked.ranks) == len(corpus.split.test.targets.items)
     assert ranked.candidates.max() == len(corpus.space)
     assert ranked.top.max() < len(corpus.space)
-    assert outcome.epochs
+    assert len(set(outcome.valid)) > 1  # it learnt; whether for the better, two epochs on few users do not tell
     joined = build_corpus(join(corpus.domain, [members[1].domain]), "loo", corpus.space, plan)
     asked = asked_of(joined.split.test, corpus.split.test.users)
     assert asked.users.tolist() == corpus.split.test.users.tolist()
