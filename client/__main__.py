@@ -231,7 +231,13 @@ def serve(
 
             beside, line = door(service, grpc_port), f"{line} and by gRPC at {host}:{grpc_port}"
         app = application(service, engine.version, context.obj["max_epsilon"])
-        listen(app, host, place, lambda: tell(line), beside)
+        reading = threading.Thread(target=service.warm, daemon=True)
+
+        def ready() -> None:
+            tell(line)
+            reading.start()
+
+        listen(app, host, place, ready, beside)
         stopped.set()
         service.close()
         for audit in audits:

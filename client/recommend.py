@@ -22,9 +22,8 @@ from client.store import Home, Kept, load
 from shared.catalog import NewItem, behaviour_code
 from shared.engine import Engine, open_engine
 from shared.errors import ConfigError, DataError, UnknownError
-from shared.model import Private, Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors
+from shared.model import Private, Recommender, Space, base_fingerprint
 from shared.neighbours import split_off
-from shared.payload import check_like
 from shared.plan import Plan
 from shared.policy import Because, Person, Recommendation, Signals, Wish, recommend, why
 from shared.prefix import find_base
@@ -224,12 +223,9 @@ def open_serving(
     domain = with_journal(files, entries)
     verdict = judge(rules, domain.catalog)
     base = find_base(kept.plan.model.base)
-    model = Recommender(kept.plan.model, base, kept.plan.federation.seed)
+    model = Recommender(kept.plan.model, base, kept.plan.federation.seed, at_rest=kept.adapter).eval()
     if base_fingerprint(kept.plan.model, base) != kept.base:
         raise DataError(f"the run in {home.folder} was trained on another base model; install that one")
-    check_like(kept.adapter, adapter_tensors(model), "the kept adapter")
-    load_adapter_tensors(model, kept.adapter)
-    model.eval()
     private = private_of(kept, model, files, domain)
     trained = domain.catalog.first(len(private.bias))
     engine = open_engine(model, trained, private, home.serving, cache)

@@ -29,7 +29,7 @@ from client.store import Home
 from shared import browse
 from shared.catalog import BEHAVIOURS, NewItem, behaviour_code
 from shared.engine import Engine
-from shared.errors import ConfigError, UnknownError
+from shared.errors import ConfigError, IsthmusError, UnknownError
 from shared.explanation import PARTS, Explanation
 from shared.maps import Map, Plane, drawn, map_of, plane_of
 from shared.policy import Answer, Because, Person, Wish, recommend, why
@@ -74,7 +74,7 @@ class HomeService:
 
         Raises DataError where there is no finished run that can serve, ConfigError for rules that cannot be used.
         """
-        self.home, self._cache, self._data = home, cache, data
+        self.home, self._cache, self._data, self._say = home, cache, data, say
         self.border: Border | None = None  # takes passports
         self.journal = Journal(home.journal)
         self.listeners: list[Listener] = []
@@ -87,6 +87,14 @@ class HomeService:
         self._gone = set(read_forgotten(home))
         self.state = self._read(list(self.journal.entries))
         self.shown = Writer(ShownLog(home.shown, log_bytes), _Hashed(home), say)
+
+    def warm(self) -> None:
+        """Have ready what the first answers did not wait for: the encoder of texts, attributes to filter by."""
+        try:
+            self.serving.engine.told(["warm"])
+        except IsthmusError as error:
+            self._say(f"texts cannot be read: {error}")
+        _ = self.serving.engine.attributes
 
     @property
     def serving(self) -> Serving:

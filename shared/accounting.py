@@ -5,8 +5,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from opacus.accountants import PRVAccountant, RDPAccountant
-
 from shared.errors import BudgetError
 from shared.ledger import Event, GaussianSteps, TokenRelease
 
@@ -60,6 +58,8 @@ def _training(steps: Sequence[GaussianSteps], delta: float) -> float:
 
 def by_renyi(counts: Mapping[tuple[float, float], int], delta: float) -> float:
     """Upper bound on epsilon of so many steps at each (noise multiplier, sample rate)."""
+    from opacus.accountants import RDPAccountant  # a second to import: a server that shows a budget asks for it seldom
+
     accountant = RDPAccountant()
     accountant.history = [(noise, rate, steps) for (noise, rate), steps in counts.items()]
     with warnings.catch_warnings():
@@ -70,6 +70,8 @@ def by_renyi(counts: Mapping[tuple[float, float], int], delta: float) -> float:
 
 def by_loss(counts: Mapping[tuple[float, float], int], delta: float) -> float:
     """The same from the distribution of the privacy loss, its numerical error of .01 on the safe side."""
+    from opacus.accountants import PRVAccountant
+
     accountant = PRVAccountant()
     accountant.history = [(noise, rate, steps) for (noise, rate), steps in counts.items()]
     with warnings.catch_warnings():

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 import string
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -201,4 +200,4 @@ def _join(literals: list[str], fields: list[bool], cells: tuple[str, ...]) -> st
             # "Who?" and ". " give "Who?. ", which is meant; "Inc." and ". " must not give "Inc.. ".
             doubled = text[-1:] == "." == literal[:1]
             text += (literal[doubled:] if text else literal.lstrip(" .,;:|/-")) + cell
-    return re.sub(r"\s+", " ", text).strip()
+    return " ".join(text.split())

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file, save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -26,6 +25,8 @@ def attach(model: Bert, plan: ModelPlan, split: int, seed: int) -> nn.Module:
 
     A is drawn from the run's seed: every client gets the same one, which is what makes averaging B exact.
     """
+    from peft import LoraConfig, get_peft_model  # seconds to import: ``shared.prefix._transformers``
+
     layers = "|".join(str(layer) for layer in range(split, len(model.encoder.layer)))
     names = "|".join(_inside_layer(target) for target in plan.targets)
     config = LoraConfig(

@@ -2,10 +2,11 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +17,16 @@ from torch.nn import functional as F
 from shared.catalog import BEHAVIOURS
 from shared.lora import TopLayers, attach, lora_parameters, without_adapters
 from shared.neighbours import Neighbours
-from shared.payload import Tensors, table_name
+from shared.payload import Tensors, check_like, table_name
 from shared.plan import ModelPlan, Plan
-from shared.prefix import Base, PrefixStates, Progress, find_base, load_bert, prefix_states, split_at
+from shared.prefix import Base, PrefixStates, Progress, find_base, load_bert, prefix_states, split_at, width_of
 from shared.seeding import torch_stream
 from shared.towers import ItemTower, Mix, UserTower, prepare, recency_mean, similar
 from shared.whiten import Whitening, fit_whitening
 
 Rows = npt.NDArray[np.int64]
 OUTPUTS = ("user.outward.", "mix.")  # what the user tower adds, and the weights of the score's parts
+LOADING = threading.Lock()  # one encoder at a time, whichever thread asks
 BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
@@ -52,14 +54,20 @@ class Batch(NamedTuple):
 class Recommender(nn.Module):
     """Everything a federation trains: adapters in the encoder, item tower, user tower, mix."""
 
-    def __init__(self, plan: ModelPlan, base: Base, seed: int) -> None:
+    def __init__(self, plan: ModelPlan, base: Base, seed: int, at_rest: Tensors | None = None) -> None:
+        """``at_rest`` is a finished adapter: towers are ready at once, the encoder when a text is first read.
+
+        Raises BaseModelError, and PayloadError (at the latest then) where the adapter does not fit.
+        """
         super().__init__()
-        bert = load_bert(base)
         self.plan = plan
         self.base = base
-        self.split = split_at(bert, plan.top_layers)
-        self.dim = int(bert.config.hidden_size)
-        self.top = TopLayers(attach(bert, plan, self.split, seed), self.split)
+        self._seed = seed
+        self._waiting: Tensors | None = None  # adapters for an encoder that is not there yet
+        self._plain: tuple[TopLayers, ...] = ()
+        if at_rest is None:
+            self._load_encoder()
+        self.dim = width_of(base)
         with torch.random.fork_rng(devices=[]):
             # nn's own initialisers draw from the global generator: lend them our stream.
             torch.manual_seed(torch_stream(seed, "towers").initial_seed())
@@ -75,13 +83,57 @@ class Recommender(nn.Module):
                 plan.dropout,
             )
         self.mix = Mix()
+        self._encoded: dict[int, tuple[Space, bytes, torch.Tensor]] = {}
+        if at_rest is not None:
+            own = {name: value for name, value in at_rest.items() if ".lora_" not in name}
+            check_like(own, _copies(self.towers()), "the kept adapter")
+            _copy_into(self.towers(), own)
+            self._waiting = {name: value for name, value in at_rest.items() if ".lora_" in name}
+
+    @property
+    def top(self) -> TopLayers:
+        """The adapted top layers."""
+        self.load()
+        return cast(TopLayers, self._modules["top"])
+
+    @property
+    def split(self) -> int:
+        """Number of layers below the adapted ones."""
+        return self.top.split
+
+    def load(self) -> None:
+        """Have the encoder there; whoever needs it asks for this, whoever shall not wait for it asks before."""
+        if "top" not in self._modules:
+            with LOADING:
+                if "top" not in self._modules:
+                    self._load_encoder()
+
+    def _load_encoder(self) -> None:
+        bert = load_bert(self.base)
+        split = split_at(bert, self.plan.top_layers)
+        top = TopLayers(attach(bert, self.plan, split, self._seed), split)
+        if self._waiting is not None:
+            lora = dict(lora_parameters(top.wrapped))
+            check_like(self._waiting, _copies(lora), "the kept adapter")
+            _copy_into(lora, self._waiting)
         # The encoder as it came, sharing its weights: switching adapters off and on would show to other threads.
         # In a tuple, so that it is no part of the module's own parameters.
-        self._plain = (without_adapters(self.top),)
-        self._encoded: dict[int, tuple[Space, bytes, torch.Tensor]] = {}
+        self._plain = (without_adapters(top),)
+        self._modules["top"] = top.train(self.training)  # last: other threads look for it
+        self._waiting = None
+
+    def towers(self) -> dict[str, nn.Parameter]:
+        """All that is trained beside the encoder."""
+        return {name: value for name, value in self.named_parameters() if not name.startswith("top.")}
+
+    def adapters(self) -> Tensors:
+        """Copies of the encoder's, whether it is there or not."""
+        waiting = self._waiting
+        return _copies(dict(lora_parameters(self.top.wrapped))) if waiting is None else dict(waiting)
 
     def sibling(self) -> "Recommender":
         """Another recommender on the same encoder, adapters and all, with towers of its own."""
+        self.load()  # else each would load its own
         other = copy.copy(self)
         own = {name: copy.deepcopy(part) for name, part in self._modules.items() if name != "top"}
         other._modules = {**self._modules, **own}
@@ -102,6 +154,7 @@ class Recommender(nn.Module):
     @property
     def plain(self) -> TopLayers:
         """The top layers of the base itself."""
+        self.load()
         return self._plain[0]
 
     def encode_raw(self, states: PrefixStates, rows: Rows) -> torch.Tensor:
@@ -293,7 +346,11 @@ def pairs_among(
 
 def adapter_tensors(model: Recommender) -> Tensors:
     """All that a federation shares, as numpy: adapters under PEFT's names, then the towers."""
-    return {name: value.detach().numpy().copy() for name, value in shared_parameters(model).items()}
+    return dict(sorted({**_copies(model.towers()), **model.adapters()}.items()))
+
+
+def _copies(parameters: Mapping[str, nn.Parameter]) -> Tensors:
+    return {name: value.detach().numpy().copy() for name, value in parameters.items()}
 
 
 def item_table(private: Private, catalogue: str) -> Tensors:
@@ -314,14 +371,17 @@ def load_item_table(private: Private, tensors: Tensors) -> None:
 
 def load_adapter_tensors(model: Recommender, tensors: Tensors) -> None:
     """Put them into the model, item tables left aside; they must have been checked (``payload.check_like``)."""
-    for name, value in shared_parameters(model).items():
+    _copy_into(shared_parameters(model), tensors)
+
+
+def _copy_into(parameters: Mapping[str, nn.Parameter], tensors: Tensors) -> None:
+    for name, value in parameters.items():
         value.data.copy_(torch.from_numpy(tensors[name]))
 
 
 def shared_parameters(model: Recommender) -> dict[str, nn.Parameter]:
     """Names in sorted order, so that every sum over them has one order."""
-    towers = {name: value for name, value in model.named_parameters() if not name.startswith("top.")}
-    return dict(sorted([*lora_parameters(model.top.wrapped), *towers.items()]))
+    return dict(sorted([*lora_parameters(model.top.wrapped), *model.towers().items()]))
 
 
 def released_names(plan: Plan, names: Sequence[str]) -> frozenset[str]:

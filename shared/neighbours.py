@@ -1,14 +1,17 @@
 """Items met by the same users: what no text and no vector of a few hundred numbers can hold (Sarwar et al. 2001)."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_matrix
 
 from shared.payload import HASHES, WIDTH
 from shared.seeding import stream
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 ROWS, COSINES = "neighbours.rows", "neighbours.cosines"  # names of what is saved
 BLOCK = 512  # items whose likeness to all others is held at a time
@@ -78,6 +81,8 @@ def sketch_pairs(
     Row i holds, for each hash function, how many meetings of i with items that fall into each bucket (Cormode &
     Muthukrishnan 2005). Sums of several owners' sketches are the sketch of all their users.
     """
+    from scipy.sparse import csr_matrix
+
     met = _met(users, items, count)
     by_item = met.T.tocsr()
     sizes = np.asarray(met.sum(axis=0)).ravel().astype(np.float32)
@@ -115,8 +120,10 @@ def buckets(count: int) -> npt.NDArray[np.int64]:
     return stream(0, "pairs").integers(WIDTH, size=(HASHES, count))
 
 
-def _met(users: npt.NDArray[np.integer], items: npt.NDArray[np.integer], count: int) -> csr_matrix:
+def _met(users: npt.NDArray[np.integer], items: npt.NDArray[np.integer], count: int) -> "csr_matrix":
     """Who met what, (users, items), ones."""
+    from scipy.sparse import csr_matrix  # slow to import; who serves has its neighbours already
+
     found = csr_matrix((np.ones(len(users), np.float32), (users, items)), shape=(int(users.max(initial=-1)) + 1, count))
     found.data[:] = 1  # the constructor has summed an item that one user met twice
     return found

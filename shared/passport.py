@@ -22,7 +22,6 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
-from scipy.cluster.vq import kmeans2
 
 from shared.errors import ConfigError, PayloadError
 from shared.payload import MAX_NAME
@@ -89,6 +88,8 @@ def make_book(raw: torch.Tensor, codes: int, base: str, draw: np.random.Generato
         raise ConfigError(f"expected 2 to {min(MAX_BOOK, len(raw))} codes for {len(raw)} items, found {codes}")
     white = fit_whitening(raw)(raw).numpy()
     start = white[draw.choice(len(white), codes, replace=False)]
+    from scipy.cluster.vq import kmeans2  # slow to import, and only who makes a book needs it
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an empty cluster: it gets no code
         _, member = kmeans2(white, start, iter=12, minit="matrix", missing="warn")

