@@ -35,7 +35,7 @@ from shared.processes import free_port, spawn, stop
 
 HERE = Path(__file__).resolve().parent
 ASKS = 200  # different ones: every second a user by id, every second a history sent along
-SWAP_RATE, MANY_RATE = 50.0, 100.0
+SWAP_RATE, MANY_RATE = 50.0, 50.0
 STARTS, EVENTS_TRIED, ITEMS_TRIED, QUESTIONS = 3, 50, 10, 100
 READY_S = 3600.0  # a first start makes the index
 
