@@ -250,10 +250,18 @@ def ask(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _settled(client: httpx.Client) -> None:
+    """Waits for the encoder, which a server is ready without, and for what is made beside the first answers."""
+    while client.get("/healthz").json()["texts"] != "ready":
+        time.sleep(0.2)
+    time.sleep(3)
+
+
 def event(setting: Setting) -> dict[str, Any]:
     """Somebody meets what stands first, and asks again: it must be gone. From the sending of the event on."""
     ms, missed = [], 0
     with serving(made(setting, setting.items)) as server, server.asking() as client:
+        _settled(client)
         for number in range(EVENTS_TRIED):
             body = {"user": f"u{number % 10}"}
             first = ask(client, body)["items"][0]["item_id"]
@@ -269,6 +277,7 @@ def item(setting: Setting) -> dict[str, Any]:
     """A new item is told; then whoever likes such things asks. From the sending of the item on."""
     seconds, missed = [], 0
     with serving(made(setting, setting.items)) as server, server.asking() as client:
+        _settled(client)
         for number in range(ITEMS_TRIED):
             new = {"item_id": f"new{number}", "title": f"folding canvas kayak of {number} parts"}
             began = time.perf_counter()

@@ -37,7 +37,8 @@ def application(service: HomeService, version: str, limit: float | None = None) 
 
     @app.get("/healthz")
     async def health() -> dict[str, str]:
-        return {"status": "ok", "model": service.serving.engine.version}
+        texts = "ready" if service.serving.model.loaded else "loading"  # the encoder comes seconds after the rest
+        return {"status": "ok", "model": service.serving.engine.version, "texts": texts}
 
     @app.get("/api/about")
     async def about(request: Request) -> Response:

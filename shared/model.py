@@ -101,11 +101,16 @@ class Recommender(nn.Module):
         """Number of layers below the adapted ones."""
         return self.top.split
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the encoder is there."""
+        return "top" in self._modules
+
     def load(self) -> None:
         """Have the encoder there; whoever needs it asks for this, whoever shall not wait for it asks before."""
-        if "top" not in self._modules:
+        if not self.loaded:
             with LOADING:
-                if "top" not in self._modules:
+                if not self.loaded:
                     self._load_encoder()
 
     def _load_encoder(self) -> None:
