@@ -420,6 +420,7 @@ def main(
     again: Annotated[bool, typer.Option("--again", help="Also the rows that were measured already.")] = False,
 ) -> None:
     """Measure the rows that are not yet in serving.json, and print all as a table. Status 1 where a bar is missed."""
+    out.mkdir(parents=True, exist_ok=True)
     wanted = [name.strip() for name in only.split(",") if name.strip()] or list(ROWS)
     if unknown := set(wanted) - set(ROWS):
         raise typer.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}", param_hint="--only")
