@@ -21,9 +21,10 @@ from shared.errors import DataError
 from shared.seeding import stream
 
 EXACT_ITEMS = 20_000  # up to here all rows are candidates: exact search takes 4 ms
-WIDTH = 384  # numbers of an item in the graph: a byte each
+WIDTH = 256  # numbers of an item in the graph: a byte each
 SAMPLE = 20_000  # items that the directions are fitted on
 LINKS, EFFORT_ADDING, EFFORT = 16, 128, 512  # of the graph, Malkov & Yashunin 2018: M, efConstruction, ef
+SHAPE = [WIDTH, LINKS, EFFORT_ADDING]  # a graph kept by an earlier version, of another one, is made again
 BLOCK = 8192  # items that are turned at a time
 
 
@@ -134,7 +135,7 @@ def _keep(folder: Path, key: str, built: int, turn: Turn, graph: Graph) -> None:
             save_file({"mean": turn.mean, "directions": turn.directions.contiguous(), "length": turn.length}, aside)
         aside.replace(path)
     aside = mark.with_suffix(".new")
-    aside.write_text(json.dumps({"key": key, "built": built}), encoding="utf-8")
+    aside.write_text(json.dumps({"key": key, "shape": SHAPE, "built": built}), encoding="utf-8")
     aside.replace(mark)
     for old in folder.glob("index-*"):  # of a model before; a process that still has it mapped keeps it
         if key[:16] not in old.name:
@@ -145,7 +146,7 @@ def _open(folder: Path, key: str) -> Index | None:
     mark, turned, drawn = _files(folder, key)
     try:
         about = json.loads(mark.read_text(encoding="utf-8"))
-        if about["key"] != key:
+        if about["key"] != key or about["shape"] != SHAPE:
             return None
         parts = load_file(turned)
         graph = _graph(parts["directions"].shape[1] + 1)

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 
 from shared.model import Private, Recommender
-from shared.towers import prepare, recency_mean_after
+from shared.towers import prepare, recency_weights, weighted_mean
 
 BLOCK = 8192  # items that pass through the tower at a time
 UNLISTED = -1  # an event that is no item of the catalogue
@@ -171,10 +171,11 @@ class Scorer:
         look back only, padding behind it tells nothing.
         """
         plan = self.model.plan
-        u = self.model.user.after(tuned, kinds, recency_mean_after(tuned, last, plan.recency), last)
+        age = recency_weights(last, tuned.shape[1], plan.recency)
+        u = self.model.user.after(tuned, kinds, weighted_mean(tuned, age), last)
         if user is not None and self.private is not None:
             u = self.private.users(u, torch.full((len(u),), user))
-        return prepare(u, plan.similarity), recency_mean_after(plain, last, plan.recency)
+        return prepare(u, plan.similarity), weighted_mean(plain, age)
 
     @torch.no_grad()
     def scores(self, query: Query, rows: torch.Tensor | None = None) -> torch.Tensor:

@@ -143,10 +143,14 @@ def recency_mean(x: torch.Tensor, recency: float) -> torch.Tensor:
     return F.normalize(weights @ x, dim=-1)
 
 
-def recency_mean_after(x: torch.Tensor, last: torch.Tensor, recency: float) -> torch.Tensor:
-    """The same after one event of each history, ``last`` (users,): (users, dim)."""
-    age = last[:, None] - torch.arange(x.shape[1])
-    weights = torch.where(age >= 0, float(recency) ** age.clamp(min=0), torch.zeros(()))
+def recency_weights(last: torch.Tensor, events: int, recency: float) -> torch.Tensor:
+    """The weights of that mean after one event of each history, ``last`` (users,): (users, events)."""
+    age = last[:, None] - torch.arange(events)
+    return torch.where(age >= 0, float(recency) ** age.clamp(min=0), torch.zeros(()))
+
+
+def weighted_mean(x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Of events (users, events, dim) by weights (users, events): (users, dim), length 1."""
     return F.normalize((weights[:, None] @ x)[:, 0], dim=-1)
 
 
