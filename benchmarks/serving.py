@@ -34,7 +34,6 @@ from shared.index import EXACT_ITEMS
 from shared.processes import free_port, spawn, stop
 
 HERE = Path(__file__).resolve().parent
-ASKS = 200  # different ones: every second a user by id, every second a history sent along
 SWAP_RATE, MANY_RATE = 50.0, 50.0
 STARTS, EVENTS_TRIED, ITEMS_TRIED, QUESTIONS = 3, 50, 10, 100
 READY_S = 3600.0  # a first start makes the index
@@ -50,6 +49,7 @@ class Setting:
     users: int
     rate: float
     seconds: float
+    asks: int  # different ones: every second a user by id, every second a history sent along
 
     def home(self, items: int) -> Path:
         return self.work / f"items-{items}"
@@ -155,7 +155,9 @@ def load(
 
 
 def loaded(server: Server, setting: Setting, items: int, rate: float, door: str = "rest") -> dict[str, Any]:
-    """Latencies and errors of a load on a server."""
+    """Latencies and errors of a load on a server that has settled."""
+    with server.asking() as client:
+        _settled(client)
     address = server.grpc_address if door == "grpc" else server.address
     with load(address, asks_of(setting, items), rate, setting.seconds, door, "") as work:
         work.begun()
@@ -180,7 +182,7 @@ def asks_of(setting: Setting, items: int) -> list[dict[str, Any]]:
     """Bodies of requests, every history of fifty."""
     met = histories(shelves(items, 7), setting.users, 7)
     draw = np.random.default_rng(1)
-    users = draw.choice(setting.users, size=min(ASKS, setting.users), replace=False).tolist()
+    users = draw.choice(setting.users, size=min(setting.asks, setting.users), replace=False).tolist()
     return [
         {"user": f"u{user}"} if place % 2 else {"history": [f"i{row}" for row in met[user]]}
         for place, user in enumerate(users)
@@ -415,6 +417,7 @@ def main(
     users: Annotated[int, typer.Option(min=20, help="Users, each of 50 events.")] = 20_000,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 200.0,
     seconds: Annotated[float, typer.Option(min=1, help="Of load.")] = 60.0,
+    asks: Annotated[int, typer.Option(min=2, help="Different requests; a server keeps who asked lately.")] = 200,
     work: Annotated[Path, typer.Option(help="Where generated homes are kept.")] = Path("var/serving"),
     out: Annotated[Path, typer.Option(help="Folder of serving.json and SERVING.md.")] = HERE,
     again: Annotated[bool, typer.Option("--again", help="Also the rows that were measured already.")] = False,
@@ -424,13 +427,13 @@ def main(
     wanted = [name.strip() for name in only.split(",") if name.strip()] or list(ROWS)
     if unknown := set(wanted) - set(ROWS):
         raise typer.BadParameter(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}", param_hint="--only")
-    setting = Setting(work.resolve(), items, many, users, rate, seconds)
+    setting = Setting(work.resolve(), items, many, users, rate, seconds, asks)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
     ).stdout.strip()
     table = out / "serving.json"
     found: dict[str, Any] = json.loads(table.read_text()) if table.is_file() else {}
-    asked = {"items": items, "many": many, "users": users, "rate": rate, "seconds": seconds}
+    asked = {"items": items, "many": many, "users": users, "rate": rate, "seconds": seconds, "asks": asks}
     for name in wanted:
         if not again and found.get(name, {}).get("asked") == asked and found[name]["commit"] == commit:
             continue

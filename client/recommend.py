@@ -1,9 +1,9 @@
 """What a domain serves, opened from its home: its engine, and its own people with their histories."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from shared.prefix import find_base
 from shared.scoring import Past
 
 PASSPORT = "(taste passport)"
+RECENT = 256  # users who are kept as the engine reads them: some 160 KB each
 CHANGED = "the data have changed since the run: other users or items; train again"
 
 
@@ -163,6 +164,14 @@ class Serving:
         ``before`` (codes, dim) are a passport's places (``client.passport.accept``), older than all events. Raises
         UnknownError for somebody of whom neither tells.
         """
+        return self.led_by(before, self._lately(user_id, later))
+
+    @cached_property
+    def _lately(self) -> Callable[[str, Met], Person]:
+        """Who asked lately is not read again: their vectors stand until an event, an item or a model is new."""
+        return lru_cache(RECENT)(self._read)
+
+    def _read(self, user_id: str, later: Met) -> Person:
         met = self.people.met(user_id)
         if met is None and not later.rows:
             raise UnknownError(f"domain {self.domain.name} knows no such user; check the id, or tell a history instead")
@@ -171,7 +180,8 @@ class Serving:
         titles = tuple(self.engine.title(row) for row in met.rows)
         row = self.people.row(user_id)
         trained = row is not None and self.private.user is not None and row < self.private.user.num_embeddings
-        return self.led_by(before, Person(past, row if trained else None, titles))
+        user = row if trained else None
+        return Person(past, user, titles, self.engine.scorer.query(past, user))
 
     def described(self, titles: Sequence[str], before: torch.Tensor | None = None) -> Person:
         """Somebody who met these titles, oldest first (``Engine.told``). Raises ConfigError where there are none."""

@@ -267,7 +267,7 @@ class Writer:
         self._queue: queue.Queue[dict[str, Any] | None] = queue.Queue(WAITING)
         self.lost = 0
         self._thread: threading.Thread | None = None  # started by the first record
-        self._starting = threading.Lock()
+        self._starting, self._closing = threading.Lock(), threading.Event()
 
     def put(self, body: dict[str, Any]) -> None:
         """``user`` in it is an id, or "" for somebody of whom no id is known."""
@@ -282,6 +282,7 @@ class Writer:
         """All that waits is on disk when this returns."""
         if self._thread is not None:
             self._queue.put(None)
+            self._closing.set()
             self._thread.join()
 
     def _start(self) -> None:
@@ -316,20 +317,15 @@ class Writer:
     def _some(self) -> tuple[list[dict[str, Any]], bool]:
         """What waits, after a little more has come; False beside it at the end."""
         bodies: list[dict[str, Any]] = []
-        first = self._queue.get()
-        if first is None:
-            return [], False
-        bodies.append(first)
-        until = time.monotonic() + LINGER_S
-        while len(bodies) < AT_ONCE and (left := until - time.monotonic()) > 0:
-            try:
-                one = self._queue.get(timeout=left)
-            except queue.Empty:
-                break
-            if one is None:
-                return bodies, False
+        one = self._queue.get()
+        if one is not None and self._queue.qsize() < AT_ONCE:
+            self._closing.wait(LINGER_S)  # asleep: to be woken by each record would cost the answers more
+        while one is not None:
             bodies.append(one)
-        return bodies, True
+            if len(bodies) == AT_ONCE or self._queue.empty():
+                return bodies, True
+            one = self._queue.get()
+        return bodies, False
 
 
 def _record(line: bytes, path: Path, number: int) -> Record:

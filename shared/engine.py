@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import groupby
+from operator import add
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,14 @@ class Engine:
         """Row of the catalogue's item of that title, case aside; None when there is none."""
         return self.catalog.titled.get(plain_title(words))
 
-    def item(self, words: str) -> int:
-        """Row of an item by its id or its title. Raises UnknownError for one that is not there."""
+    def listed(self, words: str) -> int | None:
+        """Row of the catalogue's item of that id, or of that title; None when there is none."""
         row = self.catalog.row.get(words)
-        if row is None and (row := self.find(words)) is None:
+        return self.find(words) if row is None else row
+
+    def item(self, words: str) -> int:
+        """The same; raises UnknownError for one that is not there."""
+        if (row := self.listed(words)) is None:
             raise UnknownError(f"the catalogue of {self.name} has no item {words[:80]!r}; give its id or its title")
         return row
 
@@ -85,20 +90,19 @@ class Engine:
     def told(self, words: Sequence[str]) -> Past:
         """A history in words, oldest first: an id or a title of the catalogue counts as that item; any other text is
         read by the encoder as an item of its own."""
-        rows = [self.catalog.row.get(one, self.find(one)) for one in words]
-        past = self.scorer.past([], [])
-        for known, run in groupby(zip(rows, words, strict=True), key=lambda pair: pair[0] is not None):
+        parts = []
+        for known, run in groupby(zip(map(self.listed, words), words, strict=True), lambda pair: pair[0] is not None):
             part = list(run)
             if known:
-                listed = [found for found, _ in part if found is not None]
-                past = past + self.scorer.past(listed, [VIEW] * len(listed))
+                rows = [row for row, _ in part if row is not None]
+                parts.append(self.scorer.past(rows, [VIEW] * len(rows)))
             else:
-                past = past + self._unlisted([text for _, text in part])
-        return past
+                parts.append(self._unlisted([text for _, text in part]))
+        return reduce(add, parts) if parts else self.scorer.past([], [])
 
     def called(self, words: str) -> str:
         """What a person would call it: the title of the item of that id or title, else the words themselves."""
-        row = self.catalog.row.get(words, self.find(words))
+        row = self.listed(words)
         return words if row is None else self.title(row)
 
     def with_items(self, new: Sequence[NewItem]) -> "Engine":

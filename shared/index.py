@@ -23,7 +23,8 @@ from shared.seeding import stream
 EXACT_ITEMS = 20_000  # up to here all rows are candidates: exact search takes 4 ms
 WIDTH = 256  # numbers of an item in the graph: a byte each
 SAMPLE = 20_000  # items that the directions are fitted on
-LINKS, EFFORT_ADDING, EFFORT = 16, 128, 512  # of the graph, Malkov & Yashunin 2018: M, efConstruction, ef
+LINKS, EFFORT_ADDING = 16, 128  # of the graph, Malkov & Yashunin 2018: M, efConstruction
+EFFORT = (384, 2048)  # ef: a thousandth of the items, within these
 SHAPE = [WIDTH, LINKS, EFFORT_ADDING]  # a graph kept by an earlier version, of another one, is made again
 BLOCK = 8192  # items that are turned at a time
 
@@ -101,7 +102,7 @@ def build(places: Rows, folder: Path, key: str, exact_items: int = EXACT_ITEMS) 
         return found
     turn = fit_turn(places)
     width = turn.directions.shape[1] + 1
-    graph = _graph(width)
+    graph = _graph(width, len(places))
     # In no order: a catalogue lists like beside like, and a graph that grows so has no ways between its parts.
     for rows in torch.from_numpy(stream(0, "graph").permutation(len(places))).split(BLOCK):
         graph.add(rows.numpy(), turn.places(places[rows]).numpy(), threads=torch.get_num_threads())
@@ -112,14 +113,15 @@ def build(places: Rows, folder: Path, key: str, exact_items: int = EXACT_ITEMS) 
     return _open(folder, key) or Index(len(places), turn, graph)
 
 
-def _graph(width: int) -> Graph:
+def _graph(width: int, items: int) -> Graph:
+    least, most = EFFORT
     return Graph(
         ndim=width,
         metric="cos",
         dtype="i8",
         connectivity=LINKS,
         expansion_add=EFFORT_ADDING,
-        expansion_search=EFFORT,
+        expansion_search=min(max(least, items // 1000), most),
     )
 
 
@@ -149,7 +151,7 @@ def _open(folder: Path, key: str) -> Index | None:
         if about["key"] != key or about["shape"] != SHAPE:
             return None
         parts = load_file(turned)
-        graph = _graph(parts["directions"].shape[1] + 1)
+        graph = _graph(parts["directions"].shape[1] + 1, about["built"])
         graph.view(str(drawn))  # mapped into memory, not read
         if len(graph) != about["built"]:
             return None

@@ -16,7 +16,7 @@ from shared.errors import ConfigError
 from shared.reasons import Reason, reasons
 from shared.scoring import Past, Query
 
-LEAST_CANDIDATES = 200
+LEAST_CANDIDATES = 128
 POOL = 10  # items for each place on the page that diversity and tilts choose among
 MOST_SHOWN = 1000  # how deep one may page
 
@@ -62,6 +62,7 @@ class Person:
     past: Past
     user: int | None  # row of somebody whom the domain has a residual of
     titles: tuple[str, ...]  # of the events
+    query: Query | None = None  # what the engine made of it, where that was kept
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Answer:
 @torch.inference_mode()  # what torch keeps for gradients costs a tenth of an answer
 def recommend(engine: Engine, person: Person, wish: Wish, signals: Signals) -> Answer:
     """A page of items. Raises ConfigError for an attribute that the catalogue does not have."""
-    query = engine.scorer.query(person.past, person.user)
+    query = person.query or engine.scorer.query(person.past, person.user)
     fitting = _fitting(engine, person, wish)
     rows, scores, struck = _pool(engine, query, wish, fitting, signals)
     scores = scores + wish.popularity * signals.popularity[rows] + wish.freshness * signals.freshness[rows]

@@ -35,7 +35,7 @@ class Past:
 
     @cached_property
     def listed(self) -> torch.Tensor:
-        """Rows of the catalogue that stand in it, each once."""
+        """Rows of the catalogue that stand in it, each once, ascending."""
         found: torch.Tensor = self.rows[self.rows != UNLISTED].unique()
         return found
 
@@ -51,6 +51,12 @@ class Past:
         return self.rows, self.behaviours, self.tuned, self.plain
 
 
+def _found(ascending: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(where among them each of the rows is, whether it is), both (rows,). What is looked through is not empty."""
+    place = torch.searchsorted(ascending, rows).clamp(max=len(ascending) - 1)
+    return place, ascending[place] == rows
+
+
 @dataclass(frozen=True)
 class Near:
     """What neighbours of a history add to the scores (``Private.nearness``), both (found,); nothing to other items."""
@@ -60,8 +66,8 @@ class Near:
 
     def to(self, rows: torch.Tensor) -> torch.Tensor:
         """(rows,)"""
-        place = torch.searchsorted(self.rows, rows).clamp(max=len(self.rows) - 1)
-        return torch.where(self.rows[place] == rows, self.added[place], 0.0)
+        place, there = _found(self.rows, rows)
+        return torch.where(there, self.added[place], 0.0)
 
     def best(self, count: int) -> torch.Tensor:
         """Rows of the ``count`` that gain most."""
@@ -129,8 +135,8 @@ class Scorer:
         kinds = torch.tensor(behaviours, dtype=torch.int64)
         x = self.vectors.x[at]
         if self.private is not None and self.private.item is not None:
-            old = at < self.private.item.num_embeddings
-            x[old] = self.private.read(x[old], at[old])
+            known = self.private.item.num_embeddings
+            x = torch.where((at < known)[:, None], self.private.read(x, at.clamp(max=known - 1)), x)
         return Past(at, kinds, x.detach(), self.vectors.base[at])
 
     def unlisted(self, tuned: torch.Tensor, plain: torch.Tensor, behaviour: int) -> Past:
@@ -192,7 +198,8 @@ class Scorer:
             if near is not None:
                 found[near.rows] += near.added
             return found
-        found += self.weights[2] * torch.isin(rows, listed)
+        if len(listed):
+            found += self.weights[2] * _found(listed, rows)[1]
         return found if near is None else found + near.to(rows)
 
     def nearness(self, past: Past) -> Near | None:

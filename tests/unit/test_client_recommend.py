@@ -79,6 +79,28 @@ def test_a_user_is_their_events_and_what_came_later(serving):
     assert person.user == 3
 
 
+def test_who_asked_lately_is_not_read_again_until_something_of_theirs_is_new(serving):
+    one, other = serving.domain.interactions.user_ids[3:5]
+    before = serving.known(one)
+    assert serving.known(one) is before
+    assert serving.known(other) is not before
+    read = serving.engine.scorer.query(before.past, before.user)
+    assert torch.equal(before.query.user, read.user)
+    later = serving.known(one, later=Met((8,), (1,), (9e9,)))
+    assert not torch.equal(later.query.user, before.query.user)
+    with_places = serving.known(one, before=torch.ones(1, serving.model.dim))
+    assert with_places.query is None  # made when somebody asks
+
+
+def test_of_those_who_asked_lately_only_so_many_are_kept(home, cache, monkeypatch):
+    monkeypatch.setattr("client.recommend.RECENT", 2)
+    serving = open_serving(home, cache)
+    users = serving.domain.interactions.user_ids[:3]
+    first = [serving.known(user) for user in users]
+    assert serving.known(users[2]) is first[2]
+    assert serving.known(users[0]) is not first[0]
+
+
 def test_somebody_of_later_events_alone_has_no_residual(serving):
     person = serving.known("a stranger", later=Met((8, 2), (1, 1), (5, 6)))
     assert (person.user, person.past.rows.tolist()) == (None, [8, 2])

@@ -144,6 +144,14 @@ def test_the_writer_hashes_users_and_loses_nothing_it_took(tmp_path):
     assert {record.body["user"] for record in records} == {"", "hash of u1"}
 
 
+def test_the_end_does_not_wait_for_more_to_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(shown, "LINGER_S", 3600.0)
+    writer = Writer(ShownLog(tmp_path), str)
+    writer.put(body("u1", "i0"))
+    writer.close()
+    assert [record.body["items"] for record in ShownLog(tmp_path).records()] == [["i0"]]
+
+
 def test_a_full_memory_and_a_full_disk_are_counted_and_nobody_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(shown, "WAITING", 3)
     monkeypatch.setattr(shown, "LINGER_S", 0.01)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shared.errors import DataError
-from shared.index import Index, Turn, build, fit_turn, recall
+from shared.index import Index, Turn, _graph, build, fit_turn, recall
 
 
 @pytest.fixture
@@ -71,6 +71,22 @@ def test_what_is_kept_is_opened_again_and_another_key_builds_anew(places, tmp_pa
     assert sorted(asked[0]) == sorted(asked[1])
     build(places, tmp_path, "c" * 16, exact_items=0)
     assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"index-" + "c" * 16}
+
+
+def test_a_graph_of_an_earlier_shape_is_built_anew(places, tmp_path):
+    build(places, tmp_path, "a" * 16, exact_items=0)
+    about, graph = next(tmp_path.glob("*.json")), next(tmp_path.glob("*.usearch"))
+    old = json.loads(about.read_text())
+    about.write_text(json.dumps(old | {"shape": [384, 16, 128]}))
+    made = graph.stat().st_mtime_ns
+    assert not build(places, tmp_path, "a" * 16, exact_items=0).exact
+    assert graph.stat().st_mtime_ns > made
+    assert json.loads(about.read_text()) == old
+
+
+@pytest.mark.parametrize(("items", "effort"), [(1_500, 384), (500_000, 500), (1_000_000, 1000), (5_000_000, 2048)])
+def test_more_items_are_searched_with_more_effort(items, effort):
+    assert _graph(8, items).expansion_search == effort
 
 
 @pytest.mark.parametrize("part", ["json", "safetensors", "usearch"])
