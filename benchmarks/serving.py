@@ -417,7 +417,7 @@ def main(
     users: Annotated[int, typer.Option(min=20, help="Users, each of 50 events.")] = 20_000,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 200.0,
     seconds: Annotated[float, typer.Option(min=1, help="Of load.")] = 60.0,
-    asks: Annotated[int, typer.Option(min=2, help="Different requests; a server keeps who asked lately.")] = 200,
+    asks: Annotated[int, typer.Option(min=2, help="Different requests; a server keeps who asked lately.")] = 20_000,
     work: Annotated[Path, typer.Option(help="Where generated homes are kept.")] = Path("var/serving"),
     out: Annotated[Path, typer.Option(help="Folder of serving.json and SERVING.md.")] = HERE,
     again: Annotated[bool, typer.Option("--again", help="Also the rows that were measured already.")] = False,
