@@ -112,6 +112,7 @@ class Load:
     """A load generator at work in another process."""
 
     process: subprocess.Popen[str]
+    out: Path
 
     def begun(self) -> None:
         """Waits until it asks in earnest."""
@@ -120,10 +121,9 @@ class Load:
 
     def answers(self) -> list[dict[str, Any]]:
         """Waits until it is done."""
-        out, _ = self.process.communicate()
-        if self.process.returncode:
+        if self.process.wait():
             raise RuntimeError("the load generator failed; see its error above")
-        found: list[dict[str, Any]] = json.loads(out)
+        found: list[dict[str, Any]] = json.loads(self.out.read_text())
         return found
 
 
@@ -141,13 +141,13 @@ def load(
         "warm_s": 3,
         "until": until,
     }
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(what, file)
-        file.flush()
-        words = [sys.executable, str(HERE / "serving_load.py"), file.name]
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "what.json"
+        file.write_text(json.dumps(what))
+        words = [sys.executable, str(HERE / "serving_load.py"), str(file)]
         process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         try:
-            yield Load(process)
+            yield Load(process, Path(place) / "answers.json")
         finally:
             if process.poll() is None:
                 process.kill()

@@ -1,7 +1,7 @@
 """Asks a server at fixed times, whether it keeps up or not (an open loop), and notes what came back when.
 
 A latency counts from the time that the request was due: what waits behind a slow answer is slow too, and so is what
-this process sends late. A process of its own: ``python benchmarks/serving_load.py WHAT.json``, answers on its output.
+this process sends late. A process of its own: ``python benchmarks/serving_load.py WHAT.json``, answers.json beside it.
 """
 
 import asyncio
@@ -114,4 +114,7 @@ async def run(what: dict) -> list[Answered]:
 
 
 if __name__ == "__main__":
-    print(json.dumps([asdict(one) for one in uvloop.run(run(json.loads(Path(sys.argv[1]).read_text())))]))
+    asked = Path(sys.argv[1])
+    answers = [asdict(one) for one in uvloop.run(run(json.loads(asked.read_text())))]
+    # A file: Python's unbuffered output may drop the end of what a pipe does not take at once.
+    asked.with_name("answers.json").write_text(json.dumps(answers))
