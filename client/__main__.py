@@ -38,6 +38,7 @@ app = typer.Typer(
 app.add_typer(passports, name="passport", help="Taste passports: a code book for all, a passport for one user.")
 add_commands(app)
 CACHE = Path("var/cache")
+RulesFile = Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")]
 
 
 @app.callback()
@@ -180,7 +181,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8100,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the gRPC door; 0: none.")] = 0,
     host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
-    rules: Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")] = None,
+    rules: RulesFile = None,
     audit_every: Annotated[
         float | None, typer.Option(min=0.1, help="Hours between audits; none: by hand alone.")
     ] = None,
@@ -251,10 +252,12 @@ def publish(
     popularity: Annotated[
         bool, typer.Option("--popularity", help="Also which items are met by most users: three groups, no counts.")
     ] = False,
+    rules: RulesFile = None,
 ) -> None:
     """Write this domain's public catalogue: ids, titles, texts, attributes; nothing of any user.
 
-    Of the files in --data, or those of the last finished run, and the items that came in since.
+    Of the files in --data, or those of the last finished run, and the items that came in since. What a rule strikes,
+    for everybody or below an age, stays out.
     """
     with settled():
         given = context.obj
@@ -266,10 +269,12 @@ def publish(
         home = Home(given["home"])
         if given["data"] is None and not home.about.is_file():
             raise ConfigError("publish needs the domain's files: --data FOLDER before the command")
-        found = give(given["data"] or load(home).data, given["domain"], home.journal, out, popularity)
-        typer.echo(
-            f"{out}: {len(found.catalog):,} items of {found.domain}, fingerprint {found.catalog.fingerprint[:16]}"
-        )
+        if rules is not None and not rules.is_file():
+            raise ConfigError(f"--rules: expected a file at {rules}; check the path")
+        found, struck = give(given["data"] or load(home).data, given["domain"], home, out, popularity, rules)
+        left = f" ({struck:,} more stay at home by its rules)" if struck else ""
+        about = f"{len(found.catalog):,} items of {found.domain}{left}"
+        typer.echo(f"{out}: {about}, fingerprint {found.catalog.fingerprint[:16]}")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from client.service import Who
 from shared.catalog import NewItem
 from shared.errors import ConfigError
 from shared.explanation import PARTS
-from shared.http import MOST_BATCH, MOST_HISTORY, Name, Strict, WishBody, Words
+from shared.http import MOST_BATCH, MOST_HISTORY, ItemBody, Name, Strict, WishBody, Words
 
 
 class WhoBody(WishBody):
@@ -86,17 +86,11 @@ class EventsBody(Strict):
         ]
 
 
-class ItemBody(Strict):
-    item_id: Name
-    title: Words
-    text: Words | None = None  # none: the title
-
-
 class ItemsBody(Strict):
     items: list[ItemBody] = Field(min_length=1, max_length=MOST_BATCH)
 
     def found(self) -> list[NewItem]:
-        return [NewItem(one.item_id, one.title, one.text or one.title) for one in self.items]
+        return [one.found() for one in self.items]
 
 
 class FeedbackBody(Strict):

@@ -1,4 +1,4 @@
-"""Gives a domain's catalogue away: what is public of it, and nothing of any user unless the owner says so."""
+"""Gives a domain's catalogue away: what anybody may see of it, and nothing of any user unless the owner says so."""
 
 from pathlib import Path
 
@@ -7,19 +7,34 @@ import numpy.typing as npt
 
 from client.dataset import Domain, Interactions, read_domain, with_journal
 from client.journal import Journal
+from client.review import blocked
+from client.rules import judge, read_rules
+from client.store import Home
+from shared.errors import DataError
 from shared.published import Published, write_published
 
 HEAD, KNOWN = 0.01, 0.20  # of the items: the group that is met most, and those two together
 FEWEST_USERS = 20  # an item that fewer met counts as one that nobody met
 
 
-def publish(folder: Path, name: str | None, journal: Path, out: Path, popularity: bool) -> Published:
-    """Write the catalogue of a domain's files, with the items that came in since, into ``out``.
+def publish(
+    folder: Path, name: str | None, home: Home, out: Path, popularity: bool, rules: Path | None = None
+) -> tuple[Published, int]:
+    """Write the catalogue of a domain's files, with the items that came in since, into ``out``; how many stay out.
 
-    With ``popularity`` also each item's group. Raises DataError where files cannot be read, or read back.
+    Those that a rule of the file ``rules`` (by default the home's own) strikes for any age, for who reads a published
+    catalogue tells none. With ``popularity`` also each item's group. Raises DataError where files cannot be read, or
+    read back, ConfigError for rules that cannot be used.
     """
-    domain = with_journal(read_domain(folder, name), Journal(journal).entries)
-    return write_published(out, domain.catalog, groups(domain) if popularity else None)
+    entries = Journal(home.journal).entries
+    domain = with_journal(read_domain(folder, name), entries)
+    in_force = read_rules(home.rules if rules is None else rules).with_reviewed(blocked(entries))
+    rows = np.flatnonzero(judge(in_force, domain.catalog).for_all).tolist()
+    if not rows:
+        raise DataError(f"the rules strike every item of {domain.name}: nothing is left to publish")
+    found = groups(domain) if popularity else None
+    kept = None if found is None else [found[row] for row in rows]
+    return write_published(out, domain.catalog.take(rows), kept), len(domain.catalog) - len(rows)
 
 
 def groups(domain: Domain) -> list[int]:

@@ -123,7 +123,8 @@ class Serving:
         return corpus, cases
 
     def with_items(self, new: Sequence[NewItem]) -> "Serving":
-        return replace(self, engine=self.engine.with_items(new), verdict=self.verdict.with_items(new))
+        engine = self.engine.with_items(new)
+        return replace(self, engine=engine, verdict=self.verdict.of_more(engine.catalog))
 
     def under(self, rules: Rules) -> "Serving":
         """The same under other rules. Raises ConfigError where they do not fit the catalogue."""

@@ -18,13 +18,14 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from shared.attributes import values_of
-from shared.catalog import Catalog, NewItem
+from shared.catalog import Catalog
 from shared.config import read_section, read_toml
 from shared.errors import ConfigError
 
@@ -125,6 +126,12 @@ class Verdict:
     by: Codes  # (items,) the rule that says so, -1 where none does
     counts: Mapping[str, int]  # items that each rule strikes, also where a stricter one does
 
+    @property
+    def for_all(self) -> npt.NDArray[np.bool_]:
+        """(items,) what somebody of an unknown age may see."""
+        found: npt.NDArray[np.bool_] = self.least_age == 0
+        return found
+
     @cached_property
     def gates(self) -> list[int]:
         """The ages at which more is to be seen."""
@@ -135,20 +142,11 @@ class Verdict:
         passed = 0 if age is None else bisect_right(self.gates, age)
         return self.gates[passed - 1] if passed else 0
 
-    def with_items(self, new: Sequence[NewItem]) -> "Verdict":
-        """The same with more items behind the others; a new one has a title and a text, no categories."""
-        later = judge(
-            Rules(tuple(rule for rule in self.rules.rules if not rule.column)),
-            Catalog(
-                "",
-                tuple(item.item_id for item in new),
-                tuple(item.title for item in new),
-                tuple(item.text for item in new),
-            ),
-        )
-        place = np.array([at for at, rule in enumerate(self.rules.rules) if not rule.column] + [-1], np.int16)
-        counts = {name: count + later.counts.get(name, 0) for name, count in self.counts.items()}
-        ages, by = np.concatenate([self.least_age, later.least_age]), np.concatenate([self.by, place[later.by]])
+    def of_more(self, catalog: Catalog) -> "Verdict":
+        """The same of the catalogue with more items behind those that were judged."""
+        later = judge(self.rules, catalog, len(self.least_age))
+        counts = {name: count + later.counts[name] for name, count in self.counts.items()}
+        ages, by = np.concatenate([self.least_age, later.least_age]), np.concatenate([self.by, later.by])
         return replace(self, least_age=ages, by=by, counts=counts)
 
 
@@ -158,33 +156,36 @@ def spelt(verdict: Verdict) -> str:
     return f"{verdict.rules.version}: {', '.join(parts) or 'none'}"
 
 
-def judge(rules: Rules, catalog: Catalog) -> Verdict:
-    """Which items each rule strikes; of several the strictest counts. Raises ConfigError for an unknown column."""
-    least_age, by = np.zeros(len(catalog), np.int16), np.full(len(catalog), -1, np.int16)
+def judge(rules: Rules, catalog: Catalog, first: int = 0) -> Verdict:
+    """Which items, from the ``first`` on, each rule strikes; of several the strictest counts.
+
+    Raises ConfigError for an unknown column.
+    """
+    items = len(catalog) - first
+    least_age, by = np.zeros(items, np.int16), np.full(items, -1, np.int16)
     counts = {}
     texts: list[str] = []
     for place, rule in enumerate(rules.rules):
         if rule.words and not texts:
-            texts = [_plain(f"{title}\n{text}") for title, text in zip(catalog.titles, catalog.texts, strict=True)]
-        struck = _struck(rule, catalog, texts)
+            pairs = zip(catalog.titles[first:], catalog.texts[first:], strict=True)
+            texts = [_plain(f"{title}\n{text}") for title, text in pairs]
+        struck = _struck(rule, catalog, texts, first)
         counts[rule.name] = int(struck.sum())
         stricter = struck & (least_age < rule.least_age)
         least_age[stricter], by[stricter] = rule.least_age, place
     return Verdict(rules, least_age, by, counts)
 
 
-def _struck(rule: Rule, catalog: Catalog, texts: Sequence[str]) -> npt.NDArray[np.bool_]:
+def _struck(rule: Rule, catalog: Catalog, texts: Sequence[str], first: int) -> npt.NDArray[np.bool_]:
     if rule.items:
-        found = np.zeros(len(catalog), bool)
-        found[[catalog.row[item] for item in rule.items if item in catalog.row]] = True
-        return found
+        return np.array([item in rule.items for item in catalog.ids[first:]], bool)
     if rule.words:
         return np.fromiter(map(holds_any(rule.words), texts), bool, len(texts))
     if rule.column not in catalog.columns:
         known = ", ".join(catalog.columns) or "none"
         raise ConfigError(f"rules: {rule.name}: {catalog.domain} has no column {rule.column!r}; it has {known}")
     cells = catalog.columns[rule.column]
-    pairs = zip(cells, values_of(cells), strict=True)
+    pairs = islice(zip(cells, values_of(cells), strict=True), first, None)  # the whole column tells what parts values
     return np.array(
         [cell.casefold() in rule.values or any(v.casefold() in rule.values for v in values) for cell, values in pairs],
         bool,

@@ -188,11 +188,13 @@ class HomeService:
         }
 
     def search(self, words: str, skip: int, k: int) -> dict[str, Any]:
-        return browse.found(self.serving.engine, words, skip, k)
+        serving = self.serving
+        return browse.found(serving.engine, words, skip, k, serving.verdict.for_all)
 
     def item(self, item: str) -> dict[str, Any]:
         """Raises UnknownError."""
-        return browse.described(self.serving.engine, item)
+        serving = self.serving
+        return browse.described(serving.engine, item, serving.verdict.for_all)
 
     def add_events(self, events: Sequence[Event]) -> None:
         """All of them, or none: raises UnknownError, ConfigError for the first that cannot be."""
@@ -209,8 +211,10 @@ class HomeService:
         self._tell("events", {"count": len(events)})
 
     def add_items(self, items: Sequence[NewItem]) -> None:
-        """They can be recommended when this returns. Raises DataError for an id that is there already."""
+        """They can be recommended when this returns. Raises TakenError for an id that is there already, ConfigError
+        for an attribute that is not."""
         with self._writing:
+            self.serving.engine.catalog.check_attributes(items)
             serving = self.serving.with_items(items)
             self._enter(items)
             self.state = replace(self.state, serving=serving)

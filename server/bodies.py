@@ -8,7 +8,7 @@ from pydantic import Field
 from server.history import Event
 from server.service import PARTS
 from shared.catalog import NewItem
-from shared.http import MOST_BATCH, MOST_HISTORY, Name, SearchBody, Strict, WishBody, Words
+from shared.http import MOST_BATCH, MOST_HISTORY, ItemBody, Name, SearchBody, Strict, WishBody, Words
 from shared.policy import Wish
 
 MOST_DOMAINS = 100
@@ -52,18 +52,12 @@ class WhyBody(HistoryBody):
     parts: list[Name] = Field(list(PARTS), max_length=len(PARTS), description=", ".join(PARTS))
 
 
-class ItemBody(Strict):
-    item_id: Name
-    title: Words
-    text: Words | None = None  # none: the title
-
-
 class ItemsBody(Strict):
     domain: Name
     items: list[ItemBody] = Field(min_length=1, max_length=MOST_BATCH)
 
     def found(self) -> list[NewItem]:
-        return [NewItem(one.item_id, one.title, one.text or one.title) for one in self.items]
+        return [one.found() for one in self.items]
 
 
 class CatalogSearchBody(SearchBody):

@@ -113,9 +113,11 @@ class CrossDomain:
         return {"domain": domain, **browse.described(known(self.state.engines, domain), item)}
 
     def add_items(self, domain: str, items: Sequence[NewItem]) -> None:
-        """They can be recommended when this returns, until the server ends. Raises TakenError, FullError."""
+        """They can be recommended when this returns, until the server ends. Raises TakenError, FullError, and
+        ConfigError for an attribute that the catalogue does not have."""
         with self._writing:
             state, added = self.state, self._added.get(domain, [])
+            known(state.engines, domain).catalog.check_attributes(items)
             if len(added) + len(items) > MOST_ADDED:
                 raise FullError(f"{domain} has {len(added):,} items that are in no catalogue; publish it with them")
             engine = known(state.engines, domain).with_items(items)

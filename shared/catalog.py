@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.errors import DataError, TakenError
+from shared.errors import ConfigError, DataError, TakenError
 from shared.tables import Report, Table, find_table, first_of_each, problem, read_table
 
 # Public and common to all domains: the behaviour embedding of one domain means the same in another.
@@ -36,6 +36,7 @@ class NewItem:
     item_id: str
     title: str
     text: str  # what the encoder reads
+    attributes: Mapping[str, str] = field(default_factory=dict)  # column -> its cell
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,37 @@ class Catalog:
             known = next(item.item_id for item in new if ids.count(item.item_id) > 1)
             raise TakenError(f"the catalogue of {self.domain} has an item {known[:80]!r} already")
         titles, texts = (item.title for item in new), (item.text for item in new)
-        columns = {name: (*cells, *[""] * len(new)) for name, cells in self.columns.items()}
+        columns = {
+            name: (*cells, *(item.attributes.get(name, "") for item in new)) for name, cells in self.columns.items()
+        }
         return Catalog(self.domain, ids, (*self.titles, *titles), (*self.texts, *texts), columns)
+
+    def check_attributes(self, new: Sequence[NewItem]) -> None:
+        """Raises ConfigError where a new item has one that no item of the catalogue could have."""
+        if unknown := sorted({name for item in new for name in item.attributes} - self.columns.keys()):
+            known = ", ".join(self.columns) or "none"
+            raise ConfigError(f"{self.domain} has no attribute {unknown[0][:40]!r}; its items have {known}")
 
     def first(self, count: int) -> "Catalog":
         """The first so many items."""
-        if count == len(self):
+        return self.take(range(count))
+
+    def take(self, rows: Sequence[int]) -> "Catalog":
+        """Some items, in the order of their rows."""
+        if len(rows) == len(self):
             return self
-        columns = {name: cells[:count] for name, cells in self.columns.items()}
-        return Catalog(self.domain, self.ids[:count], self.titles[:count], self.texts[:count], columns)
+
+        def some(cells: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(cells[row] for row in rows)
+
+        columns = {name: some(cells) for name, cells in self.columns.items()}
+        return Catalog(self.domain, some(self.ids), some(self.titles), some(self.texts), columns)
 
     def after(self, count: int) -> list[NewItem]:
         """All others."""
-        columns = zip(self.ids[count:], self.titles[count:], self.texts[count:], strict=True)
-        return [NewItem(*parts) for parts in columns]
+        cells = {name: column[count:] for name, column in self.columns.items()}
+        parts = zip(self.ids[count:], self.titles[count:], self.texts[count:], strict=True)
+        return [NewItem(*part, {name: of[at] for name, of in cells.items()}) for at, part in enumerate(parts)]
 
     @cached_property
     def titled(self) -> dict[str, int]:

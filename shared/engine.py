@@ -12,6 +12,7 @@ from operator import add
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -76,12 +77,15 @@ class Engine:
         wanted = words.casefold().split()
         return [row for row, title in enumerate(self._folded) if all(word in title for word in wanted)]
 
-    def alike(self, row: int, k: int) -> list[int]:
-        """Rows of the items whose vectors have the greatest cosine with this one's."""
+    def alike(self, row: int, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> list[int]:
+        """Rows of the items, among those ``allowed`` (items,), whose vectors have the greatest cosine with this
+        one's."""
         v = self.scorer.vectors.v
         nearness = (v @ v[row]) / v.norm(dim=1).clamp(min=1e-9)
-        nearness[row] = -torch.inf
-        return torch.topk(nearness, min(k, len(self) - 1)).indices.tolist()
+        others = torch.ones(len(self), dtype=torch.bool) if allowed is None else torch.from_numpy(allowed.copy())
+        others[row] = False
+        nearness[~others] = -torch.inf
+        return torch.topk(nearness, min(k, int(others.sum()))).indices.tolist()
 
     @cached_property
     def _folded(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.catalog import NewItem
 from shared.errors import BudgetError, ConfigError, DataError, FullError, IsthmusError, PayloadError, UnknownError
 from shared.policy import Wish
 from shared.processes import check_places, is_loopback, signals
@@ -97,6 +98,19 @@ class SearchBody(Strict):
     query: str = Field("", max_length=200)
     skip: int = Field(0, ge=0, le=10_000_000)
     k: int = Field(20, ge=1, le=100)
+
+
+class ItemBody(Strict):
+    """One that a catalogue does not have yet."""
+
+    item_id: Name
+    title: Words
+    text: Words | None = None  # none: the title, then the attributes
+    attributes: dict[Name, Words] = Field(default_factory=dict, max_length=50, description="column -> its value")
+
+    def found(self) -> NewItem:
+        text = self.text or ". ".join([self.title, *self.attributes.values()])
+        return NewItem(self.item_id, self.title, text, self.attributes)
 
 
 def problem(status: int, detail: str, **more: Any) -> JSONResponse:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from client.publish import publish
 from client.rounds import DomainMember
+from client.store import Home
 from server import registry
 from server.aggregate import aggregator_for
 from server.rounds import ServerState, step
@@ -28,5 +29,5 @@ def one_round(folder: Path, members: Sequence[DomainMember]) -> None:
 def published(world: Mapping[str, Path], folder: Path, popularity: bool = False) -> list[Path]:
     """The folders of all catalogues."""
     for name, data in world.items():
-        publish(data, name, folder / "no-journal", folder / name, popularity)
+        publish(data, name, Home(folder / "no-home"), folder / name, popularity)
     return [folder / name for name in world]

@@ -66,13 +66,21 @@ def test_items_categories_and_the_strictest_of_several(tmp_path):
     assert [names[by] if by >= 0 else "" for by in verdict.by][1:3] == ["age.18.categories.genre", ""]
 
 
-def test_new_items_are_judged_by_their_words_and_ids(tmp_path):
+def test_new_items_are_judged_as_if_they_had_always_been_there(tmp_path):
     rules = rules_of(tmp_path, '[age.16]\ncategories = {genre = ["War"]}\nwords = ["gun"]\n[block]\nitems = ["n2"]')
-    verdict = judge(rules, CATALOG).with_items([NewItem("n1", "New", "a gun"), NewItem("n2", "New", "new")])
-    assert verdict.least_age[-2:].tolist() == [16, NOBODY]
-    assert verdict.rules.rules[verdict.by[-2]].name == "age.16.words"
-    assert verdict.counts == {"block.items": 1, "age.16.words": 3, "age.16.categories.genre": 2}
-    assert verdict.with_items([NewItem("n3", "x", "x")]).least_age[-1] == 0
+    new = [NewItem("n1", "New", "a gun"), NewItem("n2", "New", "new"), NewItem("n3", "x", "x", {"genre": "war, Drama"})]
+    more = CATALOG.with_items(new)
+    verdict = judge(rules, CATALOG).of_more(more)
+    assert verdict.least_age[-3:].tolist() == [16, NOBODY, 16]
+    assert [verdict.rules.rules[by].name for by in verdict.by[-3:]] == [
+        "age.16.words",
+        "block.items",
+        "age.16.categories.genre",
+    ]
+    assert verdict.counts == {"block.items": 1, "age.16.words": 3, "age.16.categories.genre": 3}
+    whole = judge(rules, more)
+    assert (verdict.least_age.tolist(), verdict.by.tolist()) == (whole.least_age.tolist(), whole.by.tolist())
+    assert verdict.for_all.tolist() == [age == 0 for age in whole.least_age]
 
 
 def test_a_review_blocks_beside_the_file(tmp_path):

@@ -64,6 +64,20 @@ def test_a_new_item_is_judged_too(home, cache):
     assert "n1" not in ids(serve(home, cache).recommend(Who(history=("wombat",)), Wish(1000)))  # nor after a restart
 
 
+def test_what_is_struck_is_not_found_by_words_nor_beside_what_it_is_like(home, cache):
+    service = serve(home, cache)
+    item = service.serving.engine.catalog.ids[4]
+    beside = [one["item_id"] for one in service.item(item)["alike"]]
+    total = service.search("", 0, 1)["total"]
+    home.rules.write_text(f'[block]\nitems = ["{beside[0]}"]\n[age.12]\nitems = ["{beside[1]}"]')
+    service.refresh_rules()
+    after = [one["item_id"] for one in service.item(item)["alike"]]
+    assert not {*beside[:2]} & {*after}
+    assert after[: len(beside) - 2] == beside[2:]  # filled up from behind
+    assert service.search("", 0, 1)["total"] == total - 2
+    assert service.item(beside[0])["item_id"] == beside[0]  # who reviews it may look it up
+
+
 def test_a_changed_file_counts_while_serving_and_a_broken_one_does_not(home, cache):
     service, said, stopped = serve(home, cache), [], threading.Event()
     user = service.serving.domain.interactions.user_ids[0]

@@ -109,6 +109,21 @@ def test_a_new_item_is_recommended_from_its_text(service, home, cache):
     assert "brand-new" in ids(HomeService(home, cache).recommend(Who(history=(like.ids[3],)), Wish(60)))
 
 
+def test_attributes_of_a_new_item_count_in_filters_and_rules(service, home, cache):
+    genre = service.serving.engine.catalog.columns["genre"][3]
+    new = NewItem("brand-new", "Brand new", "Brand new", {"genre": genre})
+    with pytest.raises(ConfigError, match="has no attribute 'colour'; its items have genre"):
+        service.add_items([replace(new, attributes={"colour": "red"})])
+    service.add_items([new])
+    for serving in (service, HomeService(home, cache)):  # and after a restart
+        wish = Wish(60, where={"genre": genre})
+        assert "brand-new" in ids(serving.recommend(Who(history=("a quiet film",)), wish))
+    home.rules.write_text(f'[block]\ncategories = {{genre = ["{genre}"]}}')
+    service.refresh_rules()
+    service.add_items([replace(new, item_id="newer")])
+    assert not {"brand-new", "newer"} & {*ids(service.recommend(Who(history=("a quiet film",)), Wish(60)))}
+
+
 @pytest.mark.parametrize(("what", "stays"), [(HIDE, False), (HARMFUL, False), (WHY, True)])
 def test_feedback_acts_on_the_next_answer_of_that_user_alone(service, home, cache, what, stays):
     one, two = service.serving.domain.interactions.user_ids[:2]

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.journal import BLOCK, Decision, Journal
 from client.publish import groups, publish
+from client.store import Home
 from shared.catalog import Catalog
 from shared.errors import DataError
 from shared.published import read_published, write_published
@@ -112,13 +114,30 @@ def test_control_letters_and_length_do_not_travel(tmp_path):
 
 
 def test_nothing_of_a_user_is_published(tiny_world, tmp_path):
-    published = publish(tiny_world["video"], "video", tmp_path / "none", tmp_path / "out", popularity=True)
+    published, _ = publish(tiny_world["video"], "video", Home(tmp_path / "none"), tmp_path / "out", popularity=True)
     everything = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir()).decode()
     inter = next(tiny_world["video"].glob("*.inter")).read_text().splitlines()[1:]
     users = {line.split("\t")[0] for line in inter}
     assert len(users) > 100
     assert not [user for user in users if f'"{user}"' in everything]
     assert len(published.catalog) == 60
+
+
+def test_what_a_rule_strikes_at_any_age_is_not_published(tiny_world, tmp_path):
+    home = Home(tmp_path / "home")
+    whole, _ = publish(tiny_world["video"], "video", home, tmp_path / "whole", popularity=True)
+    one, two, three = whole.catalog.ids[3:6]
+    home.folder.mkdir()
+    home.rules.write_text(f'[block]\nitems = ["{one}"]\n[age.18]\nitems = ["{two}"]')
+    Journal(home.journal).append([Decision(three, BLOCK, 5.0)])
+    part, struck = publish(tiny_world["video"], "video", home, tmp_path / "part", popularity=True)
+    assert struck == 3
+    assert part.catalog.ids == (*whole.catalog.ids[:3], *whole.catalog.ids[6:])
+    assert part.groups == (*whole.groups[:3], *whole.groups[6:])
+    assert part.catalog.columns["genre"] == (*whole.catalog.columns["genre"][:3], *whole.catalog.columns["genre"][6:])
+    home.rules.write_text(f"[block]\nitems = {json.dumps(whole.catalog.ids)}")
+    with pytest.raises(DataError, match="strike every item of video"):
+        publish(tiny_world["video"], "video", home, tmp_path / "none", popularity=False)
 
 
 def test_groups_tell_of_no_item_that_few_met():
