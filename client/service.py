@@ -32,7 +32,7 @@ from shared.engine import Engine
 from shared.errors import ConfigError, IsthmusError, UnknownError
 from shared.explanation import PARTS, Explanation
 from shared.maps import Map, Plane, drawn, map_of, plane_of
-from shared.policy import Answer, Because, Person, Wish, recommend, why
+from shared.policy import Answer, Person, Wish, recommend
 from shared.takeover import mark_of, watch
 
 Listener = Callable[[str, dict[str, Any]], None]
@@ -120,13 +120,6 @@ class HomeService:
             }
         )
         return answer
-
-    def explain(self, who: Who, item: str, most: int) -> tuple[str, tuple[Because, ...]]:
-        """(id of the item, events that raise its score most)."""
-        state = self.state
-        engine = state.serving.engine
-        row = engine.item(item)
-        return engine.catalog.ids[row], why(engine, self._person(state, who), torch.tensor([row]), most)[0]
 
     def explanation(self, who: Who, item: str, most: int, parts: Collection[str] = PARTS) -> Explanation:
         """Why an item stands where it stands for somebody, from all sides. Raises ConfigError, UnknownError."""

@@ -7,7 +7,6 @@ import time
 from dataclasses import replace
 
 import pytest
-import torch
 from support.tiny_home import make_home
 
 from client.journal import HARMFUL, HIDE, WHY, Event, Feedback
@@ -231,11 +230,11 @@ def test_listeners_hear_what_happens_and_nobodys_name(service, user):
 
 
 def test_explaining_names_events_of_the_history(service, user):
-    item = ids(service.recommend(Who(user), Wish(1)))[0]
-    found = service.explain(Who(user), item, 3)
-    text = str(found)
-    assert item in text
-    assert torch.isfinite(torch.tensor(service.recommend(Who(user), Wish(1)).items[0].score))
+    best = service.recommend(Who(user), Wish(1, reasons=3)).items[0]
+    found = service.explanation(Who(user), best.item_id, 3, ["because"])
+    assert found.item_id == best.item_id
+    assert found.because == best.because
+    assert {one.title for one in found.because} <= {title for _, title, _ in service.history(user)}
 
 
 def test_what_came_in_since_is_no_part_of_what_the_model_is_tested_on(service, home, cache):
