@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client.passport_commands import CodeBookFile, border_of, opened, passports
+from client import reviewing, serving_commands
+from client.passport_commands import CodeBookFile, opened, passports
 from client.places import UNNAMED, finished
-from client.reviewing import add_commands
 from shared.console import (
     Bars,
     Delta,
@@ -36,9 +36,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(passports, name="passport", help="Taste passports: a code book for all, a passport for one user.")
-add_commands(app)
+reviewing.add_commands(app)
+serving_commands.add_commands(app)
 CACHE = Path("var/cache")
-RulesFile = Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")]
 
 
 @app.callback()
@@ -173,108 +173,6 @@ def recommend(
         for item in found:
             table.add_row(str(item.rank), Text(item.title), f"{item.score:.2f}")
         Console().print(table)
-
-
-@app.command()
-def serve(
-    context: typer.Context,
-    port: Annotated[int, typer.Option(help="Of the REST door and the page; 0 takes a free one.")] = 8100,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Of the gRPC door; 0: none.")] = 0,
-    host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
-    rules: RulesFile = None,
-    audit_every: Annotated[
-        float | None, typer.Option(min=0.1, help="Hours between audits; none: by hand alone.")
-    ] = None,
-    log_mb: Annotated[int, typer.Option(min=1, help="Largest size of the log of what was shown.")] = 64,
-    issuer_keys: Annotated[
-        list[Path] | None,
-        typer.Option("--issuer-key", help="passport.pub of whom passports are taken; repeatable."),
-    ] = None,
-    code_book: CodeBookFile = None,
-    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
-) -> None:
-    """Serve this domain's own users from the last finished run: REST, gRPC and a page, until interrupted."""
-    with settled():
-        import threading
-
-        from shared.processes import check_places, free_port
-
-        place, stopped = port or free_port(host), threading.Event()
-        check_places(host, place, grpc_port)  # before what takes seconds
-
-        import torch
-
-        from client.http_api import application
-        from client.service import HomeService
-        from client.store import Home
-        from shared.http import listen
-
-        torch.set_num_threads(1)  # an answer is too small to share; requests are many
-        if rules is not None and not rules.is_file():
-            raise ConfigError(f"--rules: expected a file at {rules}; check the path")
-        home = Home(finished(context.obj, run))
-        service = HomeService(home, context.obj["cache"], context.obj["data"], rules, log_mb * 2**20, tell)
-        service.border = border_of(issuer_keys or [], code_book)
-        threading.Thread(target=service.watch, args=(stopped,), kwargs={"say": tell}, daemon=True).start()
-        name, engine = service.serving.domain.name, service.serving.engine
-        audits = []
-        if audit_every is not None:
-            from client import audit_clock
-
-            words = audit_clock.command(home, name, context.obj["cache"], context.obj["data"], rules)
-            clock = (home, audit_every, words, stopped, tell)
-            audits.append(threading.Thread(target=audit_clock.audit_every, args=clock, daemon=True))
-            audits[0].start()
-        line = f"{name}: {len(engine):,} items, model {engine.version}, at http://{host}:{place}/"
-        beside = None
-        if grpc_port:
-            from client.grpc_api import door
-
-            beside, line = door(service, grpc_port), f"{line} and by gRPC at {host}:{grpc_port}"
-        app = application(service, engine.version, context.obj["max_epsilon"])
-        reading = threading.Thread(target=service.warm, daemon=True)
-
-        def ready() -> None:
-            tell(line)
-            reading.start()
-
-        listen(app, host, place, ready, beside)
-        stopped.set()
-        service.close()
-        for audit in audits:
-            audit.join(timeout=5)
-
-
-@app.command()
-def publish(
-    context: typer.Context,
-    out: Annotated[Path, typer.Argument(help="Where the catalogue is written; give that folder to the server.")],
-    popularity: Annotated[
-        bool, typer.Option("--popularity", help="Also which items are met by most users: three groups, no counts.")
-    ] = False,
-    rules: RulesFile = None,
-) -> None:
-    """Write this domain's public catalogue: ids, titles, texts, attributes; nothing of any user.
-
-    Of the files in --data, or those of the last finished run, and the items that came in since. What a rule strikes,
-    for everybody or below an age, stays out.
-    """
-    with settled():
-        given = context.obj
-        if not given["domain"]:
-            raise ConfigError(UNNAMED)
-        from client.publish import publish as give
-        from client.store import Home, load
-
-        home = Home(given["home"])
-        if given["data"] is None and not home.about.is_file():
-            raise ConfigError("publish needs the domain's files: --data FOLDER before the command")
-        if rules is not None and not rules.is_file():
-            raise ConfigError(f"--rules: expected a file at {rules}; check the path")
-        found, struck = give(given["data"] or load(home).data, given["domain"], home, out, popularity, rules)
-        left = f" ({struck:,} more stay at home by its rules)" if struck else ""
-        about = f"{len(found.catalog):,} items of {found.domain}{left}"
-        typer.echo(f"{out}: {about}, fingerprint {found.catalog.fingerprint[:16]}")
 
 
 @app.command()

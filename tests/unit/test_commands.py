@@ -223,6 +223,10 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("publish", "out"), "expected --domain NAME first"),
         (("--domain", "shop", "publish", "out"), "publish needs the domain's files"),
         (("--domain", "shop", "--data", "nowhere", "publish", "out"), "expected a folder with a domain's files"),
+        (
+            ("--domain", "shop", "--data", ".", "publish", "out", "--rules", "no.toml"),
+            "--rules: expected a file at no.toml",
+        ),
         (("--domain", "shop", "forget", "u1"), "no finished run in var/client/shop"),
         (("--domain", "shop", "export-user", "u1", "--out", "f"), "no finished run in var/client/shop"),
         (("--domain", "shop", "audit", "queue"), "no finished run in var/client/shop"),
