@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 2**20  # of one request
 MOST_BATCH = 100  # asks in one call
+MOST_CONNECTIONS = 500  # open at once, pages that listen among them; whoever comes then is told 503
 MOST_HISTORY = 1000
 PING_S = 15.0
 ASSETS = Path(__file__).parent / "web"  # what the pages of both sides have in common
@@ -281,5 +282,12 @@ def listen(
     app.router.on_startup += [gc.freeze, ready]
     with signals():  # uvicorn sends itself again the signal that ended it: an end as it should be is status 0
         uvicorn.run(
-            app, host=host, port=port, log_level="error", access_log=False, ws="none", timeout_graceful_shutdown=3
+            app,
+            host=host,
+            port=port,
+            log_level="error",
+            access_log=False,
+            ws="none",
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_graceful_shutdown=3,
         )

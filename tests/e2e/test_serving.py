@@ -1,7 +1,9 @@
 """A real process serves a real, tiny run: both doors, what comes in, kill -9, a good end, an end before the start."""
 
+import contextlib
 import signal
 import socket
+import time
 
 import grpc
 import httpx
@@ -10,6 +12,7 @@ from support.serving_process import Serving
 from support.tiny_home import make_home
 
 from client.journal import Event, Journal
+from shared.http import MOST_CONNECTIONS
 from shared.processes import free_port
 from shared.proto import recommender_pb2 as pb
 from shared.proto.recommender_pb2_grpc import HomeStub
@@ -29,6 +32,13 @@ def serve(home, cache, tmp_path):
         return Serving("client", port or free_port(), *common, *words, folder=tmp_path)
 
     return start
+
+
+def until(true, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def shown(items) -> list[str]:
@@ -71,6 +81,20 @@ def test_both_doors_one_journal_and_a_good_end(serve, home):
         assert status == 0, said
         assert "Traceback" not in said
     assert [(one.user, one.item) for one in Journal(home.journal).of(Event)] == [(user, met)]
+
+
+def test_who_comes_when_all_connections_are_taken_is_told_so(serve):
+    with serve() as serving, contextlib.ExitStack() as idle:
+        serving.ready()
+        address = ("127.0.0.1", int(serving.url.rpartition(":")[2]))
+        with httpx.Client(trust_env=False, base_url=serving.url) as client:
+            assert client.get("/healthz").status_code == 200
+        for _ in range(MOST_CONNECTIONS):
+            idle.enter_context(socket.create_connection(address))
+        refused = httpx.get(f"{serving.url}/healthz", trust_env=False)
+        assert refused.status_code == 503
+        idle.close()
+        until(lambda: httpx.get(f"{serving.url}/healthz", trust_env=False).status_code == 200)
 
 
 @pytest.mark.parametrize("option", ["--port", "--grpc-port"])
