@@ -1,9 +1,11 @@
 """What a domain serves, opened from its home: its engine, and its own people with their histories."""
 
 import math
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +29,10 @@ from shared.neighbours import split_off
 from shared.plan import Plan
 from shared.policy import Because, Person, Recommendation, Signals, Wish, recommend, why
 from shared.prefix import find_base
-from shared.scoring import Past
+from shared.scoring import Past, Query
 
 PASSPORT = "(taste passport)"
-RECENT = 256  # users who are kept as the engine reads them: some 160 KB each
+RECENT = 256  # users whose query is kept: some 160 KB each, however long their histories
 CHANGED = "the data have changed since the run: other users or items; train again"
 
 
@@ -81,6 +83,29 @@ class People:
         return Met(
             tuple(data.items[mine].tolist()), tuple(data.behaviours[mine].tolist()), tuple(data.times[mine].tolist())
         )
+
+
+class Recent:
+    """What the towers made of who asked lately, by (user, later events), until an event, an item or a model is new.
+
+    Knows nothing of the serving that it belongs to: a cycle would keep an old model's vectors until somebody collects.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, Met], Query] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, who: tuple[str, Met], read: Callable[[], Query]) -> Query:
+        with self._lock:
+            if (found := self._kept.get(who)) is not None:
+                self._kept.move_to_end(who)
+                return found
+        found = read()
+        with self._lock:
+            self._kept[who] = found
+            while len(self._kept) > RECENT:
+                self._kept.popitem(last=False)
+        return found
 
 
 @dataclass(frozen=True)
@@ -165,14 +190,6 @@ class Serving:
         ``before`` (codes, dim) are a passport's places (``client.passport.accept``), older than all events. Raises
         UnknownError for somebody of whom neither tells.
         """
-        return self.led_by(before, self._lately(user_id, later))
-
-    @cached_property
-    def _lately(self) -> Callable[[str, Met], Person]:
-        """Who asked lately is not read again: their vectors stand until an event, an item or a model is new."""
-        return lru_cache(RECENT)(self._read)
-
-    def _read(self, user_id: str, later: Met) -> Person:
         met = self.people.met(user_id)
         if met is None and not later.rows:
             raise UnknownError(f"domain {self.domain.name} knows no such user; check the id, or tell a history instead")
@@ -182,7 +199,12 @@ class Serving:
         row = self.people.row(user_id)
         trained = row is not None and self.private.user is not None and row < self.private.user.num_embeddings
         user = row if trained else None
-        return Person(past, user, titles, self.engine.scorer.query(past, user))
+        query = self._recent.of((user_id, later), lambda: self.engine.scorer.query(past, user))
+        return self.led_by(before, Person(past, user, titles, query))
+
+    @cached_property
+    def _recent(self) -> "Recent":
+        return Recent()
 
     def described(self, titles: Sequence[str], before: torch.Tensor | None = None) -> Person:
         """Somebody who met these titles, oldest first (``Engine.told``). Raises ConfigError where there are none."""

@@ -129,8 +129,10 @@ class HomeService:
             return explain_at_home(state.serving, self._person(state, who), row, most, parts, who.user)
 
     def map(self) -> Map:
-        """The items as the model sees them, flat; made once for each engine."""
-        return self._mapped()[1]
+        """The items as the model sees them, flat, but for those that a rule strikes; drawn once for each engine."""
+        serving = self.serving
+        found, shown, rows = self._mapped(serving.engine)[1], serving.verdict.for_all, serving.engine.catalog.row
+        return replace(found, points=tuple(one for one in found.points if shown[rows[one.item_id]]))
 
     def place(self, who: Who) -> tuple[float, float]:
         """Where on that map somebody stands. Raises ConfigError, UnknownError."""
@@ -138,11 +140,10 @@ class HomeService:
         person = self._person(state, who)
         engine = state.serving.engine
         vector = drawn(engine, engine.scorer.query(person.past, person.user).user[None])
-        x, y = self._mapped()[0](vector)[0].tolist()
+        x, y = self._mapped(engine)[0](vector)[0].tolist()
         return round(x, 4), round(y, 4)
 
-    def _mapped(self) -> tuple[Plane, Map]:
-        engine = self.serving.engine
+    def _mapped(self, engine: Engine) -> tuple[Plane, Map]:
         with self._explaining:
             if self._map is None or self._map[0] is not engine:
                 plane = plane_of(engine)

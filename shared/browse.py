@@ -8,8 +8,6 @@ import numpy.typing as npt
 from shared.engine import Engine
 
 ALIKE = 10
-
-
 Allowed = npt.NDArray[np.bool_]  # (items,) what may be shown to somebody of whom nothing is known
 
 

@@ -40,7 +40,8 @@ class Past:
         return found
 
     def last(self, count: int) -> "Past":
-        return Past(*(part[-count:] for part in self._parts()))
+        """A copy where it is shorter: who keeps it does not keep the whole."""
+        return self if len(self) <= count else Past(*(part[-count:].clone() for part in self._parts()))
 
     def without(self, event: int) -> "Past":
         """As if that event had not been."""

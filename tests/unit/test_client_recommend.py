@@ -1,6 +1,8 @@
 """What a domain serves from its home: its people, what is known of its items, and what it must not open."""
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -82,8 +84,8 @@ def test_a_user_is_their_events_and_what_came_later(serving):
 def test_who_asked_lately_is_not_read_again_until_something_of_theirs_is_new(serving):
     one, other = serving.domain.interactions.user_ids[3:5]
     before = serving.known(one)
-    assert serving.known(one) is before
-    assert serving.known(other) is not before
+    assert serving.known(one).query is before.query
+    assert serving.known(other).query is not before.query
     read = serving.engine.scorer.query(before.past, before.user)
     assert torch.equal(before.query.user, read.user)
     later = serving.known(one, later=Met((8,), (1,), (9e9,)))
@@ -96,9 +98,30 @@ def test_of_those_who_asked_lately_only_so_many_are_kept(home, cache, monkeypatc
     monkeypatch.setattr("client.recommend.RECENT", 2)
     serving = open_serving(home, cache)
     users = serving.domain.interactions.user_ids[:3]
-    first = [serving.known(user) for user in users]
-    assert serving.known(users[2]) is first[2]
-    assert serving.known(users[0]) is not first[0]
+    first = [serving.known(user).query for user in users]
+    assert serving.known(users[2]).query is first[2]
+    assert serving.known(users[0]).query is not first[0]
+
+
+def test_of_a_long_history_no_more_is_kept_than_the_model_reads(serving):
+    most = serving.model.plan.max_history
+    later = Met((8,) * (most + 40), (1,) * (most + 40), tuple(map(float, range(most + 40))))
+    kept = serving.known("a stranger", later=later).query.past
+    assert len(kept) == most
+    assert kept.tuned.untyped_storage().nbytes() == most * serving.model.dim * 4
+
+
+def test_what_no_longer_serves_is_gone_without_a_collection(home, cache):
+    """At the start everything is frozen for the collector: in a cycle the first model's vectors would stay for ever."""
+    serving = open_serving(home, cache)
+    serving.known(serving.domain.interactions.user_ids[0])
+    gone = weakref.ref(serving)
+    gc.disable()
+    try:
+        del serving
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_somebody_of_later_events_alone_has_no_residual(serving):

@@ -75,6 +75,7 @@ def test_what_is_struck_is_not_found_by_words_nor_beside_what_it_is_like(home, c
     assert not {*beside[:2]} & {*after}
     assert after[: len(beside) - 2] == beside[2:]  # filled up from behind
     assert service.search("", 0, 1)["total"] == total - 2
+    assert not {*beside[:2]} & {point.item_id for point in service.map().points}
     assert service.item(beside[0])["item_id"] == beside[0]  # who reviews it may look it up
 
 
