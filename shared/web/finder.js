@@ -26,6 +26,7 @@ export function finder(input, search, chosen) {
     options = [];
     active = -1;
     list.hidden = true;
+    busy(false);
     input.setAttribute("aria-expanded", "false");
     input.removeAttribute("aria-activedescendant");
   };
@@ -40,6 +41,7 @@ export function finder(input, search, chosen) {
     if (active >= 0) take(options[active].value);
     else if (words) take({ words });
   };
+  const busy = (still) => list.setAttribute("aria-busy", String(still));
   const mark = (place) => {
     active = place;
     for (const [at, one] of [...list.children].entries()) one.setAttribute("aria-selected", String(at === active));
@@ -57,14 +59,17 @@ export function finder(input, search, chosen) {
     try {
       found = await search(words);
     } catch (error) {
+      if (mine === asked) busy(false);
       return complain(error);
     }
     if (mine !== asked) return; // an older question, answered late
+    const kept = active < 0 ? undefined : options[active].value; // chosen while this was asked
     options = found;
+    busy(false);
     fill(list, found.map(shown));
     list.hidden = !found.length;
     input.setAttribute("aria-expanded", String(Boolean(found.length)));
-    mark(-1);
+    mark(found.findIndex((one) => JSON.stringify(one.value) === JSON.stringify(kept)));
   }, 150);
   const shown = (one, place) =>
     h(
@@ -74,7 +79,10 @@ export function finder(input, search, chosen) {
       one.detail ? h("small", {}, one.detail) : null,
     );
 
-  input.addEventListener("input", look);
+  input.addEventListener("input", () => {
+    busy(true);
+    look();
+  });
   input.addEventListener("blur", close);
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return; // an input method is choosing characters

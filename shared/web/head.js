@@ -24,7 +24,9 @@ function fillSwitches() {
 function open(opened, moved) {
   const links = [...document.querySelectorAll("nav a")];
   const names = links.map((link) => link.hash.slice(1));
-  const name = names.includes(location.hash.slice(1)) ? location.hash.slice(1) : names[0];
+  const asked = location.hash.slice(1);
+  if (moved && asked && !names.includes(asked)) return; // the skip link: a place in the view that is open
+  const name = names.includes(asked) ? asked : names[0];
   for (const link of links) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");

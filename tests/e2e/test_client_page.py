@@ -222,7 +222,7 @@ def test_a_history_is_told_by_keyboard_alone(here):
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "told"
     page.keyboard.type("story")
-    page.wait_for_selector("#told[aria-expanded=true]")
+    page.wait_for_selector("#told[aria-expanded=true] + .suggestions[aria-busy=false]")
     page.keyboard.press("ArrowDown")
     wanted = page.locator(".suggestions [aria-selected=true] span").inner_text()
     page.keyboard.press("Enter")
@@ -240,6 +240,33 @@ def test_a_history_is_told_by_keyboard_alone(here):
     settle(page)
     assert first not in titles(page)
     assert page.evaluate("document.activeElement.dataset.focus") == "hide-0"
+
+
+def test_a_suggestion_stays_chosen_while_one_types_on(here):
+    page = here.go()
+    page.locator("#who .segments").get_by_text("A told history").click()
+    page.locator("#told").focus()
+    page.keyboard.type("story")
+    page.wait_for_selector("#told[aria-expanded=true] + .suggestions[aria-busy=false]")
+    page.keyboard.press("ArrowDown")
+    chosen = page.locator(".suggestions [aria-selected=true] span")
+    wanted = chosen.inner_text()
+    page.keyboard.type(" ")
+    page.wait_for_selector("#told + .suggestions[aria-busy=true]")
+    page.wait_for_selector("#told + .suggestions[aria-busy=false]")
+    assert chosen.inner_text() == wanted
+    assert page.get_attribute("#told", "aria-activedescendant") == chosen.locator("..").get_attribute("id")
+
+
+def test_the_skip_link_stays_in_the_view_that_is_open(here):
+    page = here.go("/page/#map")
+    page.wait_for_selector("#map-body canvas")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("location.hash === '#main'")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.locator("nav a[aria-current]").get_attribute("href") == "#map"
+    assert page.locator("#map-body canvas").is_visible()
 
 
 def test_knobs_change_the_list(here, service):

@@ -130,7 +130,7 @@ def test_titles_are_suggested_from_every_domain_by_keyboard(here, service):
     page.focus("#liked")
     title = service.state.engines["video"].title(3)
     page.keyboard.type(title[:14])
-    page.wait_for_selector("#liked[aria-expanded=true]")
+    page.wait_for_selector("#liked[aria-expanded=true] + .suggestions[aria-busy=false]")
     page.keyboard.press("ArrowDown")
     domain = page.locator(".suggestions [aria-selected=true] small").inner_text()
     page.keyboard.press("Enter")
