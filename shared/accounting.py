@@ -80,14 +80,16 @@ def by_loss(counts: Mapping[tuple[float, float], int], delta: float) -> float:
 
 
 @lru_cache(maxsize=256)
-def noise_for(target_epsilon: float, delta: float, sample_rate: float, steps: int) -> float:
+def noise_for(
+    target_epsilon: float, delta: float, sample_rate: float, steps: int, beside: tuple[Event, ...] = ()
+) -> float:
     """Least noise multiplier, within a thousandth, under which ``steps`` cost at most ``target_epsilon``.
 
-    Raises BudgetError where none can.
+    ``beside`` is released to the same users out of the same budget. Raises BudgetError where no noise is enough.
     """
 
     def cost(noise: float) -> float:
-        return epsilon([GaussianSteps(noise, sample_rate, steps)], delta)
+        return epsilon([*beside, GaussianSteps(noise, sample_rate, steps)], delta)
 
     if cost(MOST_NOISE) > target_epsilon:
         raise BudgetError(

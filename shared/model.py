@@ -25,7 +25,8 @@ from shared.towers import ItemTower, Mix, UserTower, prepare, recency_mean, simi
 from shared.whiten import Whitening, fit_whitening
 
 Rows = npt.NDArray[np.int64]
-OUTPUTS = ("user.outward.", "mix.")  # what the user tower adds, and the weights of the score's parts
+# Beginnings of what is released where it is not all: what the user tower adds, the weights of the score's parts.
+FEW = {"outputs": ("user.outward.", "mix."), "mix": ("mix.",)}
 LOADING = threading.Lock()  # one encoder at a time, whichever thread asks
 BF16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
@@ -395,7 +396,7 @@ def released_names(plan: Plan, names: Sequence[str]) -> frozenset[str]:
     few = plan.privacy.releases if plan.private else "all"
     heads_only = plan.train.lora_lr == 0 or few != "all"
     names = [name for name in names if frozen not in name and not (heads_only and ".lora_" in name)]
-    return frozenset(name for name in names if few != "outputs" or name.startswith(OUTPUTS))
+    return frozenset(name for name in names if name.startswith(FEW.get(few, "")))
 
 
 def base_fingerprint(plan: ModelPlan, base: Base) -> str:

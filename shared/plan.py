@@ -14,7 +14,7 @@ from shared.errors import ConfigError
 SIMILARITIES = ("cosine", "dot", "euclidean")
 LOSSES = ("softmax", "bce", "mse", "bpr")
 MECHANISMS = ("poisson", "banded")
-RELEASES = ("all", "towers", "outputs")
+RELEASES = ("all", "towers", "outputs", "mix")
 FAMILIES = ("ffa", "fedavg", "affinity")
 LINEAR = ("ffa", "fedavg")  # families that need no more than the weighted sum of all updates
 PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
@@ -100,8 +100,9 @@ class PrivacyPlan:
     lr: float = 2e-3
     mechanism: str = "poisson"  # devices are sampled; or "banded": each in turn, noise correlated over steps
     clip_quantile: float = 0.0  # of devices' gradient norms, which their clip follows; 0 = it stays as it is
+    transitions: float = 0.95  # part of the budget that devices spend on telling which item follows which; 0 = none
     item_rank: int = 16  # numbers that devices learn of each item beyond its text and its popularity
-    releases: str = "all"  # or "towers", or "outputs" (of the user tower, and the mix): less noise, and no encoding
+    releases: str = "all"  # or "towers", "outputs" (of the user tower, and the mix), "mix": less noise, and no encoding
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,10 @@ def _check(plan: Plan) -> None:
             raise ConfigError(f"{key}: expected less than 1, found {value}")
     if plan.privacy.clip_quantile >= 1:
         raise ConfigError(f"privacy.clip_quantile: expected less than 1, found {plan.privacy.clip_quantile}")
+    if plan.privacy.transitions > 1:
+        raise ConfigError(
+            f"privacy.transitions: expected a part of the budget, 0 to 1, found {plan.privacy.transitions}"
+        )
     if not 0 < plan.privacy.delta < 1:
         raise ConfigError(f"privacy.delta: expected a probability between 0 and 1, found {plan.privacy.delta}")
 

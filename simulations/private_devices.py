@@ -1,15 +1,19 @@
 """Every user a client of their own, under a promise: one device gives one clipped gradient, the server adds the noise.
 
-In each step a cohort of devices is called. Each takes one window of its own history at random, computes the gradient
-of its mean loss at some of the window's positions, all items ranked, and sends that; the server clips what each sent,
-adds up, adds noise (``server/central.py``), divides by the cohort that was to be expected and makes one step of Adam.
-The promise holds for a device with all its history; whoever sees the model of every step is told no more than that.
+First they tell which item follows which (``private_transitions.py``), paid by ``privacy.transitions``, a part of the
+budget. What is left of it pays for training on top of that. In each step a cohort of devices is called. Each takes one
+window of its own history at random, computes the gradient of its mean loss at some of the window's positions, all items
+ranked, and sends that; the server clips what each sent, adds up, adds noise (``server/central.py``), divides by the
+cohort that was to be expected and makes one step of Adam. The promise holds for a device with all its history; whoever
+sees the model of every step is told no more than that.
 
-What is learnt is small, for noise grows with the root of its size: the user tower, the mix, a bias for each item and
-``privacy.item_rank`` numbers for each item beyond its text. Texts are read once, by the base as it is. The last step's
-model counts: choosing among steps by validation would tell of its users, and nobody pays for that.
+What is learnt is small, for noise grows with the root of its size: the weights of a score's parts, and unless
+``privacy.releases=mix`` the user tower, a bias for each item and ``privacy.item_rank`` numbers for each item beyond its
+text. Texts are read once, by the base as it is. The last step's model counts: choosing among steps by validation would
+tell of its users, and nobody pays for that.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import shared.model as shared_model
-from client.budget import check_budget, check_delta, planned_noise, sample_rate
+from client.budget import check_budget, check_delta, sample_rate
 from client.chance import Chance, Repeatable
 from client.corpus import Corpus
 from client.privacy import sampled_users
@@ -35,9 +39,11 @@ from shared.accounting import epsilon, noise_for
 from shared.errors import ConfigError, TrainingError
 from shared.ledger import GaussianSteps, append_event, read_events, reserved
 from shared.model import Private, Recommender, released_names, shared_parameters
+from shared.neighbours import Neighbours
 from shared.plan import Plan
 from shared.seeding import torch_stream
 from shared.towers import Mix, prepare, recency_mean
+from simulations import private_transitions as transitions
 
 Ints = npt.NDArray[np.int64]
 MICRO_DEVICES = 50  # whose gradients are held at a time: some forty megabytes
@@ -65,6 +71,12 @@ class Schedule:
     apart: int  # banded: each device is called every so many steps; 0 = Poisson
     expected: float  # devices in a cohort
     event: GaussianSteps
+    told: GaussianSteps | None = None  # what tells transitions first (``private_transitions.py``), of the same budget
+
+    @property
+    def events(self) -> tuple[GaussianSteps, ...]:
+        """All that is released, in its order."""
+        return tuple(event for event in (self.told, self.event) if event is not None and event.steps)
 
     def cohorts(self, devices: int, chance: Chance) -> Iterator[Ints]:
         """The devices of each step. Nobody's turn depends on who else is there."""
@@ -78,29 +90,48 @@ class Schedule:
 
 def schedule(plan: Plan, devices: int) -> Schedule:
     """What the plan comes to for so many devices. Raises BudgetError where its epsilon and delta cannot be had."""
-    steps, rate = plan.federation.rounds * plan.privacy.steps, sample_rate(plan, devices)
-    if plan.privacy.mechanism == "poisson":
-        return Schedule(steps, 0, rate * devices, GaussianSteps(planned_noise(plan, devices, rate), rate, steps))
     check_delta(plan, devices)
+    promise, steps, rate = plan.privacy, plan.federation.rounds * plan.privacy.steps, sample_rate(plan, devices)
+    told = _told(plan)
+    if told is not None and promise.transitions == 1:
+        return Schedule(0, 0, rate * devices, GaussianSteps(told.noise_multiplier, rate, 0), told)
+    beside = () if told is None else (told,)
+    if promise.mechanism == "poisson":
+        noise = noise_for(promise.epsilon, promise.delta, rate, steps, beside)
+        return Schedule(steps, 0, rate * devices, GaussianSteps(noise, rate, steps), told)
     apart = max(1, round(1 / rate))
     # All steps together are one Gaussian release in which everybody takes part.
-    whole = GaussianSteps(noise_for(plan.privacy.epsilon, plan.privacy.delta, 1.0, 1), 1.0, 1)
-    return Schedule(steps, apart, devices / apart, whole)
+    whole = GaussianSteps(noise_for(promise.epsilon, promise.delta, 1.0, 1, beside), 1.0, 1)
+    return Schedule(steps, apart, devices / apart, whole, told)
+
+
+def _told(plan: Plan) -> GaussianSteps | None:
+    """The release of transitions: of 1 / multiplier^2, which adds up over Gaussian releases, its part."""
+    promise = plan.privacy
+    if not promise.transitions:
+        return None
+    return GaussianSteps(noise_for(promise.epsilon, promise.delta, 1.0, 1) / math.sqrt(promise.transitions), 1.0, 1)
 
 
 class Learnt:
     """What the devices' server trains, as one vector; and what one device makes of it."""
 
-    def __init__(self, model: Recommender, corpus: Corpus, plan: Plan) -> None:
-        """Raises ConfigError on a similarity that is no product."""
+    def __init__(self, model: Recommender, corpus: Corpus, plan: Plan, follows: Neighbours | None = None) -> None:
+        """``follows`` is what the devices told before. Raises ConfigError on a similarity that is no product."""
         if plan.model.similarity == "euclidean":
             raise ConfigError("devices under privacy.epsilon expect model.similarity=cosine or dot, found euclidean")
         self.model, self.space, self.plan = model.eval(), corpus.space, plan
-        items, rank = len(corpus.space), min(plan.privacy.item_rank, model.dim) if model.plan.item_embedding else 0
+        self.follows = None if follows is None else transitions.dense(follows)
+        few = plan.privacy.releases == "mix"
+        items, rank = len(corpus.space), 0 if few or not model.plan.item_embedding else plan.privacy.item_rank
+        rank = min(rank, model.dim)
         shared = shared_parameters(model)
         names = [n for n in sorted(released_names(plan, list(shared))) if n.startswith(("user.", "mix."))]
         values = {name: shared[name].detach() for name in names}
-        values |= {"bias": torch.zeros(items), "item": torch.zeros(items, rank)}
+        if not few:
+            values |= {"bias": torch.zeros(items), "item": torch.zeros(items, rank)}
+        if follows is not None:
+            values["told"] = torch.zeros(1)
         self.shapes = {name: value.shape for name, value in values.items()}
         self.flat = torch.cat([value.flatten() for value in values.values()])
         with torch.no_grad():
@@ -112,15 +143,23 @@ class Learnt:
         self.plane = torch.linalg.qr(drawn).Q.T
 
     def named(self, flat: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The vector's parts under their names and in their shapes."""
+        """The vector's parts under their names and in their shapes; zeros for what is not learnt."""
         parts = flat.split([shape.numel() for shape in self.shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        still = {"bias": torch.zeros(1), "item": torch.zeros(len(self.space), 0), "told": torch.zeros(1)}
+        return still | {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def loss(self, flat: torch.Tensor, one: Windows) -> torch.Tensor:
-        """Mean loss of one device over its positions."""
+    def told(self, some: Windows) -> torch.Tensor:
+        """What transitions add to the scores, (devices, positions, items); one zero for all items where none are."""
+        if self.follows is None:
+            return torch.zeros(*some.at.shape, 1)
+        return transitions.added(self.follows, some.items, some.mask, some.at)
+
+    def loss(self, flat: torch.Tensor, one: Windows, told: torch.Tensor) -> torch.Tensor:
+        """Mean loss of one device over its positions, ``told`` (positions, items or 1) being added to its scores."""
         named, plan = self.named(flat), self.model.plan
         item, known = ITEM_SCALE * named["item"], one.mask[:, None]
         x = self.x[one.items] + (item[one.items] @ self.plane if plan.item_reading else 0.0)
+        told = told * (1 + named["told"])
         x = (x * known)[None]
         tower = {name.removeprefix("user."): value for name, value in named.items() if name.startswith("user.")}
         u = functional_call(self.model.user, tower, (x, one.behaviours[None], recency_mean(x, plan.recency)))
@@ -128,7 +167,9 @@ class Learnt:
         z = recency_mean((self.space.base[one.items] * known)[None], plan.recency)[0, one.at]
         similarity, prior, repeat = named.get("mix.parts.weight", self.model.mix.parts.weight)[0] * Mix.SCALE
         scores = (torch.cat([similarity * u, prior * z], 1).to(self.both.dtype) @ self.both).float()
-        scores = scores + similarity * (u @ self.plane.T) @ item.T + repeat * one.seen + BIAS_SCALE * named["bias"]
+        scores = (
+            scores + similarity * (u @ self.plane.T) @ item.T + repeat * one.seen + BIAS_SCALE * named["bias"] + told
+        )
         losses = F.cross_entropy(scores, one.answers, reduction="none") * one.counts
         return losses.sum() / one.counts.sum().clamp(min=1)
 
@@ -136,7 +177,7 @@ class Learnt:
     def gradients(self, some: Windows) -> torch.Tensor:
         """Of each device by itself, (devices, numbers); of one whose numbers are not finite, zeros."""
         with sdpa_kernel(SDPBackend.MATH):  # the others know no gradients side by side
-            found: torch.Tensor = vmap(grad(self.loss), in_dims=(None, 0))(self.flat, some)
+            found: torch.Tensor = vmap(grad(self.loss), in_dims=(None, 0, 0))(self.flat, some, self.told(some))
         return torch.where(found.norm(dim=1, keepdim=True).isfinite(), found, 0.0)
 
     def put(self, private: Private) -> None:
@@ -146,7 +187,8 @@ class Learnt:
             shared[name].data.copy_(named[name])
         with torch.no_grad():
             private.strength.fill_(BIAS_SCALE)
-            private.bias.copy_(named["bias"])
+            private.bias.copy_(named["bias"].expand_as(private.bias))
+            private.near[0] *= 1 + float(named["told"])
             if private.item is not None:
                 private.item.weight.copy_(ITEM_SCALE * named["item"] @ self.plane)
 
@@ -181,8 +223,13 @@ def clipped_sum(gradients: torch.Tensor, clip: float) -> torch.Tensor:
 def train_privately(
     model: Recommender, corpus: Corpus, plan: Plan, calls: Schedule, chance: Chance, tick: Tick | None = None
 ) -> tuple[Private, float]:
-    """All steps of the schedule, in place: (what is beside the adapter, the last clip). Raises TrainingError."""
-    users, learnt, private = sampled_users(corpus), Learnt(model, corpus, plan), corpus.private(model)
+    """All of the schedule, in place: (what is beside the adapter, the last clip). Raises ConfigError, TrainingError."""
+    users, private = sampled_users(corpus), corpus.private(model)
+    private.neighbours = None  # those are counts without noise
+    if calls.told is not None:
+        noised = transitions.release(corpus.split.train, users, len(corpus.space), calls.told.noise_multiplier, chance)
+        transitions.put(private, transitions.table(noised))
+    learnt = Learnt(model, corpus, plan, private.neighbours)
     optimizer = torch.optim.Adam([learnt.flat], lr=plan.privacy.lr, betas=(0.9, 0.98))
     clip, quantile, multiplier = plan.privacy.clip_norm, plan.privacy.clip_quantile, calls.event.noise_multiplier
     of_sum, of_count = split_noise(multiplier) if quantile else (multiplier, 0.0)
@@ -221,9 +268,14 @@ def train_under_promise(
     """
     corpus, ledger = member.corpus(plan), devices_ledger(member)
     calls = schedule(plan, len(sampled_users(corpus)))
+    if calls.told is not None:
+        transitions.check_catalogue(len(corpus.space))
     with reserved(ledger):
-        check_budget(plan, member.limits, read_events(ledger), calls.event)
-        append_event(ledger, calls.event)
+        before = read_events(ledger)
+        for count, event in enumerate(calls.events):
+            check_budget(plan, member.limits, [*before, *calls.events[:count]], event)
+        for event in calls.events:
+            append_event(ledger, event)
     chance = Repeatable(plan.federation.seed, "devices", corpus.name, "private")
     return train_privately(model, corpus, plan, calls, chance, tick)
 

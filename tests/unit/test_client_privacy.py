@@ -17,8 +17,8 @@ from shared.prefix import find_base
 
 
 @pytest.fixture(
-    params=[(0.0, "all"), (1.0, "all"), (0.0, "towers"), (0.0, "outputs"), (1.0, "outputs")],
-    ids=["clean", "adversarial", "towers", "outputs", "adversarial outputs"],
+    params=[(0.0, "all"), (1.0, "all"), (0.0, "towers"), (0.0, "outputs"), (1.0, "outputs"), (0.0, "mix")],
+    ids=["clean", "adversarial", "towers", "outputs", "adversarial outputs", "mix"],
 )
 def bench(request, members, tiny_base, monkeypatch):
     """A stirred model with hooks on, and a lot of users of the first domain; single precision, to compare exactly."""

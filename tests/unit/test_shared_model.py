@@ -142,6 +142,7 @@ def test_under_a_promise_less_may_be_released(tiny_base):
         "user.outward.bias",
         "user.outward.weight",
     }
+    assert released("privacy.epsilon=8.0", "privacy.releases=mix") == {"mix.parts.weight"}
     assert released("privacy.releases=outputs") == every  # without a promise it says nothing
 
 

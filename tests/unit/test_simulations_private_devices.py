@@ -16,6 +16,7 @@ from shared.accounting import epsilon
 from shared.errors import BudgetError, ConfigError
 from shared.ledger import GaussianSteps, read_events
 from shared.model import Batch, Recommender, adapter_tensors
+from shared.neighbours import Neighbours
 from shared.prefix import find_base
 from simulations import private_devices
 from simulations.compare import Comparison
@@ -29,19 +30,30 @@ from simulations.private_devices import (
     train_privately,
     windows_of,
 )
+from simulations.private_transitions import put, release, table
 
 PROMISE = ("privacy.epsilon=8.0", "privacy.item_rank=3")
 
 
-@pytest.fixture(params=["all", "outputs"])
+@pytest.fixture(params=["all", "outputs", "mix", "all, told"])
 def bench(request, members, tiny_base, monkeypatch):
     """What devices learn, away from its start and in single precision, and windows of seven of them."""
     monkeypatch.setattr("shared.model.BF16", False)
-    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.releases={request.param}")
+    releases, *told = request.param.split(", ")
+    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.releases={releases}")
     corpus = members[0].corpus(plan)
-    learnt = Learnt(Recommender(plan.model, find_base(plan.model.base), 7), corpus, plan)
+    follows = None
+    if told or releases == "mix":
+        noised = release(corpus.split.train, sampled_users(corpus), len(corpus.space), 0.5, Repeatable(2))
+        follows = table(noised)
+    learnt = Learnt(Recommender(plan.model, find_base(plan.model.base), 7), corpus, plan, follows)
     learnt.flat += 0.05 * torch.randn(learnt.flat.shape, generator=torch.Generator().manual_seed(1))
     return learnt, corpus, plan, drawn(corpus, plan, 7)
+
+
+def sparse(follows):
+    values, rows = follows.topk(len(follows))
+    return Neighbours(rows.int(), values)
 
 
 def drawn(corpus, plan, devices):
@@ -52,10 +64,10 @@ def drawn(corpus, plan, devices):
 
 def test_gradients_are_those_of_each_device_alone(bench):
     learnt, _, _, windows = bench
-    together = learnt.gradients(windows)
+    together, told = learnt.gradients(windows), learnt.told(windows)
     for device in range(len(together)):
         flat = learnt.flat.clone().requires_grad_(True)
-        loss = learnt.loss(flat, Windows(*(part[device] for part in windows)))
+        loss = learnt.loss(flat, Windows(*(part[device] for part in windows)), told[device])
         (truth,) = torch.autograd.grad(loss, flat)
         assert truth.norm() > 0
         assert (together[device] - truth).norm() / truth.norm() < 1e-5
@@ -67,7 +79,12 @@ def test_the_loss_is_that_of_the_model_which_serves(bench):
     longest = plan.model.max_history
     windows = windows_of(corpus.split.train, users, longest, longest, len(corpus.space), Unforeseen())
     private = corpus.private(learnt.model)
-    losses = [learnt.loss(learnt.flat, Windows(*(part[row] for part in windows))) for row in range(len(users))]
+    if learnt.follows is not None:
+        put(private, sparse(learnt.follows))
+    told = learnt.told(windows)
+    losses = [
+        learnt.loss(learnt.flat, Windows(*(part[row] for part in windows)), told[row]) for row in range(len(users))
+    ]
     learnt.put(private)
     for row in range(len(users)):
         counts, at = windows.counts[row], windows.at[row]
@@ -127,12 +144,18 @@ def test_nobodys_turn_depends_on_who_else_is_there(tiny_base):
     assert abs(np.mean(sizes) - poisson.expected) < 4 * math.sqrt(120 * 0.2 * 0.8 / 400)
 
 
+@pytest.mark.parametrize("transitions", [0, 0.4, 1])
 @pytest.mark.parametrize("mechanism", ["poisson", "banded"])
-def test_a_schedule_costs_what_the_plan_allows_and_hardly_less(tiny_base, mechanism):
-    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.mechanism={mechanism}")
-    event = schedule(plan, 120).event
-    assert 7.9 < epsilon([event], plan.privacy.delta) <= 8.0
-    assert event.steps == (4 if mechanism == "poisson" else 1)
+def test_a_schedule_costs_what_the_plan_allows_and_hardly_less(tiny_base, mechanism, transitions):
+    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.mechanism={mechanism}", f"privacy.transitions={transitions}")
+    found = schedule(plan, 120)
+    assert 7.9 < epsilon(found.events, plan.privacy.delta) <= 8.0
+    assert len(found.events) == (2 if transitions == 0.4 else 1)
+    assert (found.told is None) == (transitions == 0)
+    assert found.steps == (0 if transitions == 1 else 4)
+    if mechanism == "banded" and transitions == 0.4:  # two Gaussian releases: 1 / noise^2 adds up
+        parts = [1 / event.noise_multiplier**2 for event in found.events]
+        assert parts[0] / sum(parts) == pytest.approx(0.4, abs=0.01)
     with pytest.raises(BudgetError, match="well below one"):
         schedule(plan, 20_000)
 
@@ -169,7 +192,8 @@ def test_a_run_tells_what_it_spent_and_never_trains_without_noise(members, tiny_
     result = comparison(members, plan, tmp_path / "run").run(["devices"])
     found = result["domains"][members[0].name]
     events = read_events(devices_ledger(members[0]))
-    assert len(events) == 1
+    assert len(events) == 2
+    assert events[0].sample_rate == events[0].steps == 1
     assert found["devices_privacy"]["epsilon"] == epsilon(events, plan.privacy.delta) <= plan.privacy.epsilon
     assert "ndcg@10" in found["devices"]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["domains"] == result["domains"]
