@@ -20,10 +20,11 @@ from torch.nn import functional as F
 from client.store import Home, Kept, keep
 from shared.catalog import BEHAVIOURS, read_catalog
 from shared.engine import VECTORS, engine_key, keep_vectors
-from shared.model import Private, Recommender, adapter_tensors, base_fingerprint
+from shared.model import Recommender, adapter_tensors, base_fingerprint
 from shared.neighbours import Neighbours, tensors_of
 from shared.plan import Plan
 from shared.prefix import find_base
+from shared.private import Private
 from shared.scoring import item_vectors
 from shared.seeding import stream, torch_stream
 from shared.whiten import Whitening, fit_whitening

@@ -15,9 +15,10 @@ from client.corpus import Corpus
 from client.evaluate import BLOCK_ROWS, BLOCK_SCORES, model_score, rank_cases, validate
 from client.splits import Cases
 from shared.metrics import Ints, case_metrics
-from shared.model import Private, Recommender
+from shared.model import Recommender
 from shared.neighbours import from_sketch
 from shared.payload import COUNTED, Tensors
+from shared.private import Private
 from shared.seeding import stream
 
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from client.dataset import Domain
 from client.splits import Split, split
-from shared.model import Private, Recommender, Space
+from shared.model import Recommender, Space
 from shared.neighbours import Neighbours, met_together, sketch_pairs
 from shared.plan import Plan
+from shared.private import Private
 
 
 @dataclass(frozen=True)

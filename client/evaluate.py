@@ -12,7 +12,8 @@ from client.batches import in_order, pad
 from client.corpus import Corpus
 from client.splits import Cases, Histories
 from shared.metrics import Floats, Ints, case_metrics, exposure, means, only
-from shared.model import Private, Recommender, positions_logits
+from shared.model import Recommender, positions_logits
+from shared.private import Private
 
 BLOCK_SCORES = 4_000_000  # scores held at a time: 16 MB
 BLOCK_ROWS = 256  # histories held at a time: their vectors take 20 MB, ten times over

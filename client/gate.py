@@ -17,10 +17,11 @@ from client.corpus import Corpus
 from client.evaluate import validate
 from client.store import save_model, write_json
 from client.train import Tick, train
-from shared.model import Private, Recommender, adapter_tensors, load_adapter_tensors
+from shared.model import Recommender, adapter_tensors, load_adapter_tensors
 from shared.neighbours import Neighbours
 from shared.payload import Tensors
 from shared.plan import Plan
+from shared.private import Private
 
 SHARES = (0.25, 0.5, 0.75)  # of the model trained alone, in a mean with the federated one
 

@@ -24,11 +24,12 @@ from client.store import Home, Kept, load
 from shared.catalog import NewItem, behaviour_code
 from shared.engine import Engine, open_engine
 from shared.errors import ConfigError, DataError, UnknownError
-from shared.model import Private, Recommender, Space, base_fingerprint
+from shared.model import Recommender, Space, base_fingerprint
 from shared.neighbours import split_off
 from shared.plan import Plan
 from shared.policy import Because, Person, Recommendation, Signals, Wish, recommend, why
 from shared.prefix import find_base
+from shared.private import Private
 from shared.scoring import Past, Query
 
 PASSPORT = "(taste passport)"

@@ -22,17 +22,7 @@ from client.train import Outcome, Tick, train
 from shared.accounting import epsilon
 from shared.errors import PayloadError, TrainingError
 from shared.ledger import GaussianSteps, append_event, read_events, reserved
-from shared.model import (
-    Private,
-    Recommender,
-    Space,
-    adapter_tensors,
-    base_fingerprint,
-    item_table,
-    load_adapter_tensors,
-    load_item_table,
-    released_names,
-)
+from shared.model import Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.neighbours import tensors_of
 from shared.payload import (
     COUNTED,
@@ -49,6 +39,7 @@ from shared.payload import (
 )
 from shared.plan import ModelPlan, Plan
 from shared.prefix import find_base
+from shared.private import Private, item_table, load_item_table
 from shared.takeover import mark_of
 
 

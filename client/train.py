@@ -24,8 +24,9 @@ from client.evaluate import validate
 from client.losses import LOSSES
 from shared.errors import TrainingError
 from shared.memory import give_back
-from shared.model import Batch, Private, Recommender, Space, positions_logits, shared_parameters
+from shared.model import Batch, Recommender, Space, positions_logits, shared_parameters
 from shared.plan import Plan
+from shared.private import Private
 from shared.seeding import stream, torch_stream
 
 Ints = npt.NDArray[np.int64]

@@ -21,8 +21,9 @@ from shared.attributes import Attributes, read_attributes
 from shared.catalog import Catalog, NewItem, behaviour_code, plain_title
 from shared.errors import DataError, UnknownError
 from shared.index import Index, build
-from shared.model import Private, Recommender, adapter_tensors, base_fingerprint
+from shared.model import Recommender, adapter_tensors, base_fingerprint
 from shared.prefix import PrefixStates, Progress, prefix_forward, tokenize
+from shared.private import Private
 from shared.scoring import Past, Places, Scorer, Vectors, item_vectors
 from shared.whiten import Whitening
 

@@ -10,7 +10,8 @@ from functools import cached_property
 
 import torch
 
-from shared.model import Private, Recommender
+from shared.model import Recommender
+from shared.private import Private
 from shared.towers import prepare, recency_weights, weighted_mean
 
 BLOCK = 8192  # items that pass through the tower at a time

@@ -34,16 +34,10 @@ from server.rounds import ServerState, adapter_for, step, tasks
 from shared.errors import ConfigError
 from shared.lora import save_adapter
 from shared.memory import give_back
-from shared.model import (
-    Private,
-    Recommender,
-    adapter_tensors,
-    base_fingerprint,
-    load_adapter_tensors,
-    released_names,
-)
+from shared.model import Recommender, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.payload import Tensors
 from shared.plan import Plan
+from shared.private import Private
 from simulations.baselines import BASELINES, fit_baseline
 from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower

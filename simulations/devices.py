@@ -28,8 +28,9 @@ from client.splits import Cases
 from client.train import Outcome, Tick, answers, predictions, train
 from shared.catalog import BEHAVIOURS, Catalog
 from shared.errors import ConfigError
-from shared.model import Private, Recommender
+from shared.model import Recommender
 from shared.plan import Plan
+from shared.private import Private
 
 
 def train_devices(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | None = None) -> tuple[Private, Outcome]:

@@ -38,9 +38,10 @@ from server.central import CorrelatedNoise, clip_factors, next_clip, split_noise
 from shared.accounting import epsilon, noise_for
 from shared.errors import ConfigError, TrainingError
 from shared.ledger import GaussianSteps, append_event, read_events, reserved
-from shared.model import Private, Recommender, released_names, shared_parameters
+from shared.model import Recommender, released_names, shared_parameters
 from shared.neighbours import Neighbours
 from shared.plan import Plan
+from shared.private import Private
 from shared.seeding import torch_stream
 from shared.towers import Mix, prepare, recency_mean
 from simulations import private_transitions as transitions

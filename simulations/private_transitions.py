@@ -14,8 +14,8 @@ import torch
 from client.chance import Chance
 from client.splits import Histories
 from shared.errors import ConfigError
-from shared.model import Private
 from shared.neighbours import Neighbours
+from shared.private import Private
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]

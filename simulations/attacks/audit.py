@@ -19,8 +19,9 @@ from client.splits import Cases
 from client.train import Tick
 from shared.errors import DataError
 from shared.metrics import Floats
-from shared.model import Private, Recommender, adapter_tensors, load_adapter_tensors
+from shared.model import Recommender, adapter_tensors, load_adapter_tensors
 from shared.plan import Plan
+from shared.private import Private
 from shared.seeding import stream
 from simulations.attacks import interactions, inversion, membership
 from simulations.attacks.bound import CONFIDENCE

@@ -14,7 +14,8 @@ from client.corpus import Corpus
 from client.evaluate import BLOCK_ROWS, model_score
 from client.splits import Cases, Histories
 from shared.metrics import Floats
-from shared.model import Private, Recommender
+from shared.model import Recommender
+from shared.private import Private
 from simulations.devices import asked_of
 
 

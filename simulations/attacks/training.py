@@ -12,8 +12,9 @@ from client.splits import Histories
 from client.train import Tick, train
 from shared.accounting import epsilon
 from shared.ledger import GaussianSteps
-from shared.model import Private, Recommender, released_names, shared_parameters
+from shared.model import Recommender, released_names, shared_parameters
 from shared.plan import Plan
+from shared.private import Private
 
 
 @dataclass(frozen=True)

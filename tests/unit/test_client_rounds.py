@@ -11,8 +11,9 @@ from client.rounds import DomainMember, coarse_weight, must_move
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
-from shared.model import initial_state, item_table
+from shared.model import initial_state
 from shared.payload import PAIRS, Task, common, table, table_name, update_from_bytes, update_to_bytes
+from shared.private import item_table
 
 
 def first_task(plan, kind="train"):

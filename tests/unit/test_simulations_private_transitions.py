@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from client.chance import Repeatable
 from client.splits import Histories
 from shared.errors import ConfigError
-from shared.model import Batch, Private
+from shared.model import Batch
 from shared.neighbours import Neighbours
 from shared.plan import ModelPlan
+from shared.private import Private
 from simulations.private_transitions import (
     FOLLOWERS,
     added,
