@@ -1,7 +1,6 @@
 """Audits of a home: make one and keep it beside those before, find the last, say when the next is due."""
 
 import json
-import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from client.store import Home
 from shared.accounting import epsilon, sentence
 from shared.errors import DataError, UnknownError
 from shared.ledger import read_events
+from shared.whole import write_whole
 
 
 def make_audit(
@@ -39,8 +39,8 @@ def make_audit(
     stem = datetime.fromisoformat(found["made"]).strftime("%Y-%m-%dT%H%M%SZ")
     home.audits.mkdir(parents=True, exist_ok=True, mode=0o700)
     page = home.audits / f"{stem}.html"
-    _write(page, render(found))
-    _write(page.with_suffix(".json"), to_json(found))  # last: an audit is there when its figures are
+    write_whole(page, render(found).encode())
+    write_whole(page.with_suffix(".json"), to_json(found).encode())  # last: an audit is there when its figures are
     return page, found
 
 
@@ -70,12 +70,3 @@ def seconds_until_due(home: Home, every_hours: float) -> float:
         return 0.0
     made = datetime.fromisoformat(found["made"]).astimezone(UTC).timestamp()
     return max(0.0, made + every_hours * 3600 - time.time())
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

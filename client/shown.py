@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import DataError
+from shared.whole import write_whole
 
 START = "0" * 64  # the hash before the first record
 SEGMENT_BYTES = 4 * 2**20
@@ -137,7 +138,7 @@ class ShownLog:
                 records = [_record(line, path, number) for number, line in enumerate(lines, 2)]
                 kept = [_emptied(record, mine) for record in records]
                 if kept != records:
-                    _replace(path, head + b"".join(record.line() for record in kept))
+                    write_whole(path, head + b"".join(record.line() for record in kept))
             self._end = None
         return found
 
@@ -207,7 +208,7 @@ class ShownLog:
         number, head = (0, START) if end is None else (end.number, end.head)
         path = self.folder / f"{int(segments[-1].stem) + 1 if segments else 1:08}.jsonl"
         first = _json({"after": number, "head": head}) + b"\n"
-        _replace(path, first)
+        write_whole(path, first)
         self._drop([*segments, path])
         self._end = _End(path, len(first), number, head)
         return self._end
@@ -219,7 +220,7 @@ class ShownLog:
             if sum(sizes.values()) <= self.most_bytes:
                 return
             about = _loads(following.read_bytes().splitlines()[0])
-            _replace(self.folder / "anchor.json", _json({"number": about["after"], "head": about["head"]}))
+            write_whole(self.folder / "anchor.json", _json({"number": about["after"], "head": about["head"]}))
             path.unlink()
             del sizes[path]
 
@@ -343,15 +344,6 @@ def _whole(path: Path) -> bytes:
     """All but a last line that a crash tore."""
     raw = path.read_bytes()
     return raw[: raw.rfind(b"\n") + 1]
-
-
-def _replace(path: Path, raw: bytes) -> None:
-    aside = path.with_suffix(".new")
-    with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _loads(line: bytes) -> Any:

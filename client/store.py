@@ -1,8 +1,6 @@
 """A domain's home on disk: final adapter, private parameters, ledger, results. Atomic writes; never leaves."""
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors.torch import save_file as save_torch
 from shared.errors import DataError
 from shared.payload import Tensors, dense
 from shared.plan import Plan, plan_from_json
+from shared.whole import aside, write_whole
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,10 @@ def keep(home: Home, kept: Kept, result: dict[str, Any]) -> None:
 
 def save_model(folder: Path, adapter: Tensors, private: dict[str, torch.Tensor]) -> None:
     """Adapter and private parameters, under the names that a home has for them."""
-    _aside(Home(folder).adapter, lambda path: save_file(dense(adapter), path))
-    _aside(Home(folder).private, lambda path: save_torch(private, path))
+    with aside(Home(folder).adapter) as path:
+        save_file(dense(adapter), path)
+    with aside(Home(folder).private) as path:
+        save_torch(private, path)
 
 
 def load(home: Home) -> Kept:
@@ -142,7 +143,8 @@ def load(home: Home) -> Kept:
 def keep_round(home: Home, number: int, private: dict[str, torch.Tensor]) -> None:
     """Save the private parameters as a round left them, beside those of the round before: it may be asked again."""
     home.rounds.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _aside(_of_round(home, number), lambda path: save_torch(private, path))
+    with aside(_of_round(home, number)) as path:
+        save_torch(private, path)
     for path in home.rounds.glob("*.safetensors"):
         if path not in (_of_round(home, number), _of_round(home, number - 1)):
             path.unlink(missing_ok=True)
@@ -176,28 +178,15 @@ def change_private(path: Path, change: Callable[[dict[str, torch.Tensor]], None]
     except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}); remove it and train again") from None
     change(found)
-    _aside(path, lambda aside: save_torch(found, aside))
+    with aside(path) as made:
+        save_torch(found, made)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write aside, fsync, rename."""
-    _aside(path, lambda aside: aside.write_text(json.dumps(value, indent=2), encoding="utf-8"))
+    """One JSON object, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2).encode())
 
 
 def write_lines(path: Path, values: Sequence[dict[str, Any]]) -> None:
-    """One JSON object a line; aside, fsync, rename."""
-    text = "".join(json.dumps(value) + "\n" for value in values)
-    _aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def _aside(path: Path, write: Any) -> None:
-    handle, name = tempfile.mkstemp(prefix=".", dir=path.parent)
-    os.close(handle)
-    aside = Path(name)
-    try:
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    """One JSON object a line; all of them or none."""
+    write_whole(path, "".join(json.dumps(value) + "\n" for value in values).encode())

@@ -28,6 +28,7 @@ from server.rounds import ServerState
 from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors, dense
 from shared.plan import plan_from_json
+from shared.whole import PUBLIC, write_whole
 
 FORMAT = 1
 
@@ -158,18 +159,8 @@ def with_report(state: ServerState, **more: Any) -> ServerState:
 
 
 def write(path: Path, raw: bytes) -> None:
-    """Write aside, fsync, rename, fsync the directory: the old file or the new one, never a part."""
-    aside = path.with_name(f".{path.name}.tmp")
-    with aside.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """The old file or the new one, never a part."""
+    write_whole(path, raw, PUBLIC)
 
 
 def _name(number: int) -> str:

@@ -9,7 +9,6 @@ where the owner says so (``client/publish.py``). Whoever reads a folder trusts n
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 from shared.catalog import Catalog
 from shared.errors import DataError
+from shared.whole import PUBLIC, write_whole
 
 FORMAT = 1
 HEAD, ITEMS = "catalogue.json", "items.jsonl"
@@ -68,8 +68,8 @@ def write_published(folder: Path, catalog: Catalog, groups: Sequence[int] | None
     }
     found = _published(_checked(json.dumps(head).encode(), folder / HEAD), lines, folder / ITEMS)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / ITEMS, lines)
-    _write(folder / HEAD, json.dumps(head, ensure_ascii=False, indent=1).encode())
+    write_whole(folder / ITEMS, lines, PUBLIC)
+    write_whole(folder / HEAD, json.dumps(head, ensure_ascii=False, indent=1).encode(), PUBLIC)
     return found
 
 
@@ -83,15 +83,6 @@ def _objects(catalog: Catalog, groups: Sequence[int] | None) -> Iterator[dict[st
 
 def _cut(text: str, most: int) -> str:
     return CONTROL.sub(" ", text)[:most]
-
-
-def _write(path: Path, raw: bytes) -> None:
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("wb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def read_published(folder: Path) -> Published:

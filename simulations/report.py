@@ -9,6 +9,7 @@ from string import Template
 from typing import Any
 
 from shared.errors import ConfigError, IsthmusError
+from shared.whole import PUBLIC, write_whole
 from simulations.tables import BASELINES, METRICS, NAMES
 
 COLUMNS = {**NAMES, **BASELINES}
@@ -25,9 +26,8 @@ def write_report(run: Path, cache: Path) -> Path:
     page = Template(files("simulations").joinpath("report.html").read_text(encoding="utf-8"))
     title = f"Federation of {', '.join(result['domains'])}"
     text = page.substitute(title=escape(title), body="\n".join(_parts(run, cache, result, plan)))
-    to, aside = run / "report.html", run / ".report.html"
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(to)
+    to = run / "report.html"
+    write_whole(to, text.encode(), PUBLIC)
     return to
 
 

@@ -126,7 +126,7 @@ def test_who_is_forgotten_leaves_the_chain_whole(tmp_path):
 def test_a_forgetting_that_was_stopped_is_finished_by_the_next(tmp_path, monkeypatch):
     log = filled(tmp_path, 6)
     with monkeypatch.context() as stopped:
-        stopped.setattr(shown, "_replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopped.setattr(shown, "write_whole", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             log.empty(lambda one: one.get("user") == "u1")
     assert ShownLog(tmp_path).empty(lambda one: one.get("user") == "u1") == 3

@@ -1,0 +1,58 @@
+"""A file is replaced whole, or stays as it was."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shared.whole import PUBLIC, aside, write_whole
+
+
+def test_the_new_file_takes_the_place_of_the_old(tmp_path):
+    path = tmp_path / "kept"
+    write_whole(path, b"old")
+    with aside(path) as made:
+        made.write_bytes(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_after_an_error_all_is_as_before(tmp_path):
+    path = tmp_path / "kept"
+    write_whole(path, b"old")
+
+    def fail():
+        with aside(path) as made:
+            made.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_may_read_is_said_from_the_start(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with aside(tmp_path / "own") as made:
+            assert made.stat().st_mode & 0o777 == 0o600
+            made.write_bytes(b"secret")
+        write_whole(tmp_path / "known", b"to all", PUBLIC)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "own").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "known").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks Linux which file a handle is of")
+def test_it_is_on_the_disk_before_it_is_named(tmp_path, monkeypatch):
+    done = []
+    true_sync, true_replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        "os.fsync", lambda handle: (done.append(os.readlink(f"/proc/self/fd/{handle}")), true_sync(handle))
+    )
+    monkeypatch.setattr("os.replace", lambda *words: (done.append("named"), true_replace(*words)))
+    write_whole(tmp_path / "kept", b"new")
+    assert [one.split("kept.")[0] for one in done] == [f"{tmp_path}/.", "named", str(tmp_path)]
