@@ -51,7 +51,7 @@ def test_it_is_on_the_disk_before_it_is_named(tmp_path, monkeypatch):
     done = []
     true_sync, true_replace = os.fsync, os.replace
     monkeypatch.setattr(
-        "os.fsync", lambda handle: (done.append(os.readlink(f"/proc/self/fd/{handle}")), true_sync(handle))
+        "os.fsync", lambda handle: (done.append(str(Path(f"/proc/self/fd/{handle}").readlink())), true_sync(handle))
     )
     monkeypatch.setattr("os.replace", lambda *words: (done.append("named"), true_replace(*words)))
     write_whole(tmp_path / "kept", b"new")
