@@ -1,11 +1,11 @@
 """Every user a client of their own, under a promise: one device gives one clipped gradient, the server adds the noise.
 
 First they tell which item follows which (``private_transitions.py``), paid by ``privacy.transitions``, a part of the
-budget. What is left of it pays for training on top of that. In each step a cohort of devices is called. Each takes one
-window of its own history at random, computes the gradient of its mean loss at some of the window's positions, all items
-ranked, and sends that; the server clips what each sent, adds up, adds noise (``server/central.py``), divides by the
-cohort that was to be expected and makes one step of Adam. The promise holds for a device with all its history; whoever
-sees the model of every step is told no more than that.
+budget. What is left of it pays for training on top of that, by devices that told nothing. In each step a cohort of
+these is called. Each takes one window of its own history at random, computes the gradient of its mean loss at some of
+the window's positions, all items ranked, and sends that; the server clips what each sent, adds up, adds noise
+(``server/central.py``), divides by the cohort that was to be expected and makes one step of Adam. The promise holds for
+a device with all its history; whoever sees the model of every step is told no more than that.
 
 What is learnt is small, for noise grows with the root of its size: the weights of a score's parts, and unless
 ``privacy.releases=mix`` the user tower, a bias for each item and ``privacy.item_rank`` numbers for each item beyond its
@@ -48,8 +48,9 @@ from simulations import private_transitions as transitions
 
 Ints = npt.NDArray[np.int64]
 MICRO_DEVICES = 50  # whose gradients are held at a time: some forty megabytes
+TELLERS = 0.9  # of the devices, by chance; in the ledger both releases are charged to everybody
 # A step of the optimiser moves each number by about lr, and noise is the same on each: what shall weigh more is scaled.
-BIAS_SCALE, ITEM_SCALE = 20.0, 10.0
+BIAS_SCALE, ITEM_SCALE, TOLD_SCALE = 20.0, 10.0, 4.0  # the last of a logarithm
 
 
 class Windows(NamedTuple):
@@ -92,8 +93,10 @@ class Schedule:
 def schedule(plan: Plan, devices: int) -> Schedule:
     """What the plan comes to for so many devices. Raises BudgetError where its epsilon and delta cannot be had."""
     check_delta(plan, devices)
-    promise, steps, rate = plan.privacy, plan.federation.rounds * plan.privacy.steps, sample_rate(plan, devices)
-    told = _told(plan)
+    promise, steps, told = plan.privacy, plan.federation.rounds * plan.privacy.steps, _told(plan)
+    if told is not None:
+        devices = round((1 - TELLERS) * devices)
+    rate = sample_rate(plan, devices)
     if told is not None and promise.transitions == 1:
         return Schedule(0, 0, rate * devices, GaussianSteps(told.noise_multiplier, rate, 0), told)
     beside = () if told is None else (told,)
@@ -160,7 +163,7 @@ class Learnt:
         named, plan = self.named(flat), self.model.plan
         item, known = ITEM_SCALE * named["item"], one.mask[:, None]
         x = self.x[one.items] + (item[one.items] @ self.plane if plan.item_reading else 0.0)
-        told = told * (1 + named["told"])
+        told = told * (TOLD_SCALE * named["told"]).exp()
         x = (x * known)[None]
         tower = {name.removeprefix("user."): value for name, value in named.items() if name.startswith("user.")}
         u = functional_call(self.model.user, tower, (x, one.behaviours[None], recency_mean(x, plan.recency)))
@@ -189,7 +192,7 @@ class Learnt:
         with torch.no_grad():
             private.strength.fill_(BIAS_SCALE)
             private.bias.copy_(named["bias"].expand_as(private.bias))
-            private.near[0] *= 1 + float(named["told"])
+            private.near[0] *= float((TOLD_SCALE * named["told"]).exp())
             if private.item is not None:
                 private.item.weight.copy_(ITEM_SCALE * named["item"] @ self.plane)
 
@@ -228,7 +231,12 @@ def train_privately(
     users, private = sampled_users(corpus), corpus.private(model)
     private.neighbours = None  # those are counts without noise
     if calls.told is not None:
-        noised = transitions.release(corpus.split.train, users, len(corpus.space), calls.told.noise_multiplier, chance)
+        telling = chance.uniform(len(users)) < (TELLERS if calls.steps else 1)
+        # The others train: who told a pair that few others met would find itself in the table, and trust it too much.
+        tellers, users = users[telling], users[~telling]
+        noised = transitions.release(
+            corpus.split.train, tellers, len(corpus.space), calls.told.noise_multiplier, chance
+        )
         transitions.put(private, transitions.table(noised))
     learnt = Learnt(model, corpus, plan, private.neighbours)
     optimizer = torch.optim.Adam([learnt.flat], lr=plan.privacy.lr, betas=(0.9, 0.98))

@@ -27,7 +27,7 @@ TURNED = 0.3  # of the noised way back, which tells something of the way there
 HELD = 500  # devices whose pairs are held at a time
 ROW_FLOOR, ROW_POWER = 3.0, 0.7  # how much less a row with many events weighs for each of them
 # Of the table in units of its standard deviation, as ``Private.near`` takes it: all but linear at this sharpness.
-SHARPNESS, WEIGHT, DECAY = 1e-3, 0.8, 0.75
+SHARPNESS, WEIGHT, DECAY = 1e-3, 0.3, 0.75
 FOLLOWERS = 1000  # that are kept of an item
 ROUNDING = 1e-5  # a length computed in single precision may be above 1 by less
 

@@ -133,13 +133,14 @@ def test_numbers_that_are_not_finite_count_for_nothing(bench):
 
 
 def test_nobodys_turn_depends_on_who_else_is_there(tiny_base):
-    banded = schedule(tiny_plan(tiny_base, *PROMISE, "privacy.mechanism=banded", "privacy.steps=9"), 120)
+    all_train = (*PROMISE, "privacy.transitions=0")
+    banded = schedule(tiny_plan(tiny_base, *all_train, "privacy.mechanism=banded", "privacy.steps=9"), 120)
     assert (banded.steps, banded.apart, banded.expected) == (18, 5, 24.0)
     cohorts = list(banded.cohorts(120, Repeatable(1)))
     for device in range(120):
         turns = [step for step, cohort in enumerate(cohorts) if device in cohort]
         assert set(np.diff(turns)) == {5}
-    poisson = schedule(tiny_plan(tiny_base, *PROMISE, "privacy.steps=200"), 120)
+    poisson = schedule(tiny_plan(tiny_base, *all_train, "privacy.steps=200"), 120)
     sizes = [len(cohort) for cohort in poisson.cohorts(120, Repeatable(1))]
     assert abs(np.mean(sizes) - poisson.expected) < 4 * math.sqrt(120 * 0.2 * 0.8 / 400)
 
@@ -174,6 +175,28 @@ def test_a_step_that_nobody_joins_releases_noise_of_the_stated_size(members, tin
     expected = 2.0 * 0.5 / 10.0 * (1 / math.sqrt(0.99) if quantile else 1)  # multiplier x clip / expected devices
     assert abs(float(steps[0].std()) / expected - 1) < 3 / math.sqrt(2 * len(steps[0]))
     assert abs(float(steps[0].mean())) < 3 * expected / math.sqrt(len(steps[0]))
+
+
+@pytest.mark.parametrize("transitions", [0, 0.5, 1])
+def test_who_told_transitions_does_not_train_on_them(members, tiny_base, monkeypatch, transitions):
+    plan = tiny_plan(tiny_base, *PROMISE, f"privacy.transitions={transitions}")
+    corpus, told, trained = members[0].corpus(plan), set(), set()
+    true_release, true_windows = private_devices.transitions.release, private_devices.windows_of
+    monkeypatch.setattr(
+        "simulations.private_transitions.release",
+        lambda part, who, *more: told.update(who) or true_release(part, who, *more),
+    )
+    monkeypatch.setattr(
+        "simulations.private_devices.windows_of",
+        lambda part, who, *more: trained.update(who) or true_windows(part, who, *more),
+    )
+    users = sampled_users(corpus)
+    model = Recommender(plan.model, find_base(plan.model.base), 7)
+    train_privately(model, corpus, plan, schedule(plan, len(users)), Repeatable(1))
+    assert not told & trained
+    assert bool(trained) == (transitions < 1)
+    share = len(told) / len(users)
+    assert share == transitions if transitions != 0.5 else abs(share - 0.9) < 4 * math.sqrt(0.09 / len(users))
 
 
 def comparison(members, plan, out):
