@@ -5,7 +5,7 @@ in its history, and length 1. The server adds them up and adds noise of standard
 met or not: a Gaussian release in which every device takes part (Dwork & Roth 2014, section A). What is left is many
 small numbers under larger noise; it still recommends, for a history reads many of them at once, which gradients of the
 same promise, taken in a hundred noised steps, do not come near (simulations/LOG.md). The constants below were chosen on
-validation cases of MovieLens-1M at epsilon 8 and are the same for all data.
+validation cases of MovieLens-1M at epsilon 8 and are the same for all data; how much the table weighs is learnt.
 """
 
 import numpy as np
