@@ -24,7 +24,6 @@ Floats = npt.NDArray[np.float32]
 MOST_ITEMS = 10_000  # pairs of them take 400 MB
 REACH, CLOSENESS, BACK = 10, 0.9, 0.3  # events from first to second at most; weight a step further; of the way back
 TURNED = 0.3  # of the noised way back, which tells something of the way there
-HELD = 500  # devices whose pairs are held at a time
 ROW_FLOOR, ROW_POWER = 3.0, 0.7  # how much less a row with many events weighs for each of them
 # Of the table in units of its standard deviation, as ``Private.near`` takes it: all but linear at this sharpness.
 SHARPNESS, WEIGHT, DECAY = 1e-3, 0.3, 0.75
@@ -61,10 +60,9 @@ def of_device(history: Ints, items: int) -> tuple[Ints, Floats]:
 def summed(histories: Histories, devices: Ints, items: int) -> Floats:
     """The devices' vectors added up, before any noise: (items, items)."""
     total = np.zeros(items * items, np.float32)
-    for start in range(0, len(devices), HELD):
-        told = [of_device(histories.row(int(one)).astype(np.int64), items) for one in devices[start : start + HELD]]
-        for met, weights in told:
-            total[met] += weights
+    for one in devices:
+        met, weights = of_device(histories.row(int(one)).astype(np.int64), items)
+        total[met] += weights
     return total.reshape(items, items)
 
 
