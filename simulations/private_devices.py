@@ -95,7 +95,7 @@ def schedule(plan: Plan, devices: int) -> Schedule:
     check_delta(plan, devices)
     promise, steps, told = plan.privacy, plan.federation.rounds * plan.privacy.steps, _told(plan)
     if told is not None:
-        devices = round((1 - TELLERS) * devices)
+        devices = max(1, round((1 - TELLERS) * devices))
     rate = sample_rate(plan, devices)
     if told is not None and promise.transitions == 1:
         return Schedule(0, 0, rate * devices, GaussianSteps(told.noise_multiplier, rate, 0), told)

@@ -157,6 +157,7 @@ def test_a_schedule_costs_what_the_plan_allows_and_hardly_less(tiny_base, mechan
     if mechanism == "banded" and transitions == 0.4:  # two Gaussian releases: 1 / noise^2 adds up
         parts = [1 / event.noise_multiplier**2 for event in found.events]
         assert parts[0] / sum(parts) == pytest.approx(0.4, abs=0.01)
+    assert schedule(plan, 3).expected > 0  # of three, none may be left to train
     with pytest.raises(BudgetError, match="well below one"):
         schedule(plan, 20_000)
 
