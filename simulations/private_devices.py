@@ -280,9 +280,8 @@ def train_under_promise(
     if calls.told is not None:
         transitions.check_catalogue(len(corpus.space))
     with reserved(ledger):
-        before = read_events(ledger)
-        for count, event in enumerate(calls.events):
-            check_budget(plan, member.limits, [*before, *calls.events[:count]], event)
+        *first, last = calls.events
+        check_budget(plan, member.limits, [*read_events(ledger), *first], last)
         for event in calls.events:
             append_event(ledger, event)
     chance = Repeatable(plan.federation.seed, "devices", corpus.name, "private")

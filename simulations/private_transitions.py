@@ -2,7 +2,7 @@
 
 A device's vector has a number for each ordered pair of items, how often and how closely the second followed the first
 in its history, and length 1. The server adds them up and adds noise of standard deviation ``multiplier`` to every pair,
-met or not: a Gaussian release in which every device takes part (Dwork & Roth 2014, section A). What is left is many
+met or not: a Gaussian release, charged to every device (Dwork & Roth 2014, section A). What is left is many
 small numbers under larger noise; it still recommends, for a history reads many of them at once, which gradients of the
 same promise, taken in a hundred noised steps, do not come near (simulations/LOG.md). The constants below were chosen on
 validation cases of MovieLens-1M at epsilon 8 and are the same for all data; how much the table weighs is learnt.
