@@ -43,11 +43,14 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
         asked[f"shops-{shop}"] = (seeds, ["evaluate", "--data", f"{shops}/{shop}", "--methods", methods])
     # Same-kind's owners are all in small-shop, beside two small ones.
     asked["small-shop"] = ("7", ["scenario", "small-shop", "--root", shops, "--shops", "instruments,scientific"])
+    # All kinds at once, with owners small enough for it, and what each kind's four could reach together.
+    asked["twenty-owners"] = ("7", ["scenario", "same-kind", "--root", shops, "--users", "1000"])
+    asked["twenty-owners-pooled"] = ("7", ["scenario", "pooled-kind", "--root", shops, "--users", "4000"])
     four = ["--shops", "instruments,scientific,arts,office"]
     three = ["--shops", "instruments,scientific,office"]
     asked["different-shops"] = ("7", ["scenario", "different-shops", "--root", shops, *three, "--rounds", "6"])
     asked["new-kind"] = ("7", ["scenario", "new-kind", "--root", shops, *four, "--rounds", "2"])
-    for name in ("different-shops", "new-kind"):
+    for name in ("different-shops", "new-kind", "twenty-owners"):
         asked[name][1].extend(["--families", "affinity"])
     asked["devices"] = ("7", ["scenario", "devices", "--root", media])
     asked["private-devices"] = ("7,8,9", ["scenario", "devices", "--root", media, "--set", "privacy.epsilon=8"])

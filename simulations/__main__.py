@@ -143,6 +143,7 @@ def scenario(
     protocol: Annotated[str, typer.Option(help="loo, time, or loo-99 (99 sampled negatives).")] = "loo",
     shops: Annotated[str | None, typer.Option(help="Only these shops, with commas.")] = None,
     families: Annotated[str | None, typer.Option(help="Only these rules of aggregation, with commas.")] = None,
+    users: Annotated[int | None, typer.Option(min=3, help="At most so many users of each owner.")] = None,
     seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "7",
     rounds: Rounds = None,
     settings: SettingsFile = None,
@@ -161,6 +162,8 @@ def scenario(
             asked = replace(asked, shops=listed("--shops", shops))
         if families is not None:
             asked = replace(asked, families=listed("--families", families))
+        if users is not None:
+            asked = replace(asked, users=users)
         for family in asked.families:
             one_of("--families", family, FAMILIES)
         given = named(rounds=rounds or asked.rounds, family=asked.families[0])

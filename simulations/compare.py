@@ -109,7 +109,8 @@ class Comparison:
             return
         before = json.loads((self.out / "result.json").read_text(encoding="utf-8"))
         same = (self.out / "plan.json").read_text(encoding="utf-8") == self.plan.to_json()
-        if not same or before["protocol"] != self.protocol or set(before["domains"]) != {m.name for m in self.everyone}:
+        sizes = {name: (domain["users"], domain["interactions"]) for name, domain in before["domains"].items()}
+        if not same or before["protocol"] != self.protocol or sizes != self.sizes():
             raise ConfigError(f"{self.out} holds a run of other settings or domains; pass another --out")
         self.seconds.update(before["seconds_by_method"])
         self.started -= before["seconds"]
@@ -292,6 +293,11 @@ class Comparison:
         give_back()
         self.say(f"{member.name} {method}: HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}")
         self.save()
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """Users and interactions of each domain: another deal of the same shops is another run."""
+        data = {member.name: member.domain.interactions for member in self.everyone}
+        return {name: (len(one.user_ids), len(one)) for name, one in data.items()}
 
     def fingerprints(self, model: Recommender) -> dict[str, Any]:
         catalogues = {member.name: member.domain.catalog.fingerprint for member in self.everyone}

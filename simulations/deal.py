@@ -28,10 +28,11 @@ def subset(domain: Domain, users: npt.NDArray[np.int64], name: str) -> Domain:
     return replace(domain, name=name, interactions=part, reports=())
 
 
-def deal(domain: Domain, owners: int, small: tuple[int, ...], seed: int) -> list[Domain]:
+def deal(domain: Domain, owners: int, small: tuple[int, ...], seed: int, most: int = 0) -> list[Domain]:
     """``owners`` parts of like size, ``shop-1`` ..., and one part of each ``small`` number of users, ``shop-small100``.
 
-    Nobody is in two parts. Raises ConfigError when there are too few users.
+    Nobody is in two parts, and no part has more than ``most`` users where that is given; those of few large owners are
+    those of many smaller ones. Raises ConfigError when there are too few users.
     """
     order = stream(seed, "deal", domain.name).permutation(len(domain.interactions.user_ids))
     if sum(small) + 3 * owners > len(order):
@@ -40,8 +41,10 @@ def deal(domain: Domain, owners: int, small: tuple[int, ...], seed: int) -> list
     for size in small:
         parts.append(subset(domain, order[:size], f"{domain.name}-small{size}"))
         order = order[size:]
+    if most:
+        order = order[: owners * most]
     if owners == 1 and not small:
-        return [domain]
+        return [domain if len(order) == len(domain.interactions.user_ids) else subset(domain, order, domain.name)]
     return [
         *(
             subset(domain, part, f"{domain.name}-{number}")

@@ -37,6 +37,7 @@ class Scenario:
     methods: tuple[str, ...]
     families: tuple[str, ...] = ("affinity",)
     owners: int = 1  # each shop's users are dealt to so many
+    users: int = 0  # of each owner, at most; 0 = all there are
     small_shop: str = ""  # of its users, small owners take these numbers first
     small_users: tuple[int, ...] = ()
     newcomers: bool = False  # each shop in turn stays outside and gets what an unknown domain gets
@@ -71,19 +72,16 @@ def read_scenario(name: str) -> Scenario:
 
 def runs(scenario: Scenario, domains: Sequence[Domain], seed: int) -> Iterator[Run]:
     """The federations that answer the question, for one seed."""
-    owners = [
-        part
-        for domain in domains
-        for part in deal(
-            domain, scenario.owners, scenario.small_users if domain.name == scenario.small_shop else (), seed
-        )
-    ]
+    owners: list[Domain] = []
+    for domain in domains:
+        small = scenario.small_users if domain.name == scenario.small_shop else ()
+        owners.extend(deal(domain, scenario.owners, small, seed, scenario.users))
     for family in scenario.families:
         if not scenario.newcomers:
             yield Run(family, family, tuple(owners))
             continue
-        for new in domains:
-            others = tuple(domain for domain in domains if domain is not new)
+        for new in owners:
+            others = tuple(owner for owner in owners if owner is not new)
             yield Run(f"{family}-without-{new.name}", family, others, (new,))
 
 

@@ -25,6 +25,24 @@ def test_dealing_loses_nobody_and_gives_nobody_twice(members):
         deal(domain, 10_000, (), seed=1)
 
 
+def test_owners_of_at_most_so_many_users_hold_those_of_one_larger_owner(members):
+    domain = members[0].domain
+    small = deal(domain, 3, (5,), seed=1, most=4)
+    assert [len(part.interactions.user_ids) for part in small] == [4, 4, 4, 5]
+    together = sorted(user for part in small[:3] for user in part.interactions.user_ids)
+    whole = deal(domain, 1, (), seed=1, most=12)[0].interactions.user_ids
+    assert sorted(whole) == sorted(user for part in deal(domain, 3, (), 1, 4) for user in part.interactions.user_ids)
+    assert not {*together} & {*small[-1].interactions.user_ids}
+    assert deal(domain, 1, (), seed=1, most=10**6) == [domain]
+
+
+def test_a_newcomer_has_no_more_users_than_asked_for(members):
+    domains = [member.domain for member in members]
+    asked = Scenario("?", tuple(d.name for d in domains), ("zero_shot",), newcomers=True, users=6)
+    for run in runs(asked, domains, seed=3):
+        assert {len(domain.interactions.user_ids) for domain in (*run.members, *run.guests)} == {6}
+
+
 def test_a_subset_keeps_each_users_events_in_order(members):
     domain = members[0].domain
     part = subset(domain, np.array([4, 1]), "some")
