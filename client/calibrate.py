@@ -1,10 +1,12 @@
-"""What a domain sets at home once training is over, from its own counts: expected counts of rare items, neighbours.
+"""What a domain sets at home once training is over, from its own counts: expected counts of rare items, neighbours, and
+what items that nobody met get in return for having none.
 
-Both stay out of training: there an event would find itself among what was counted.
+All stay out of training: there an event would find itself among what was counted.
 """
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +27,14 @@ WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 SHARPNESS = (1.0, 10.0, 100.0)
 RARE = 2  # events of an item, at most
 UNSEEN = 0.5  # events that an item stands for that was never met
+EXTRA = (0.5, 1.0, 1.5, 2.0)  # what such an item may get besides
 CASES = 4000  # validation cases that the choice is made on, at most
 
 
 def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Tensors | None = None) -> float:
     """Set ``private.lift`` and ``private.near``, the latter to what validates best; validation NDCG@10 with both.
+
+    Neighbours lift all but what nobody met: that is raised too, as far as validation does not feel it (``_extra``).
 
     ``counted`` are sizes and sketched pairs of all owners of the catalogue who are alike, where they share them
     (``payload.COUNTED``); they take the place of the domain's own.
@@ -46,6 +51,9 @@ def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Ten
     if private.neighbours is not None:
         found = _try(model, corpus, private)
         private.near.copy_(torch.tensor(max(found, key=lambda near: found[near])))  # the first of equals: off
+    unmet = torch.from_numpy(popularity == 0)
+    if model.plan.expected_counts and private.near[0] > 0 and bool(unmet.any()):
+        private.lift[unmet] += _extra(model, corpus, private, unmet)
     return validate(model, corpus, private)
 
 
@@ -68,26 +76,51 @@ def lift(popularity: Ints) -> npt.NDArray[np.float32]:
 @torch.no_grad()
 def _try(model: Recommender, corpus: Corpus, private: Private) -> dict[tuple[float, float, float], float]:
     """Mean validation NDCG@10 under each setting of ``private.near``, over some of the cases; off comes first."""
-    cases, items = corpus.split.valid, len(corpus.space)
-    if len(cases) > CASES:
-        cases = cases.take(np.sort(stream(0, "neighbours").choice(len(cases), CASES, replace=False)))
-    plain = model_score(model, corpus, cases, private)
     sums: dict[tuple[float, float, float], float] = defaultdict(float)
-    for block in in_order(len(cases), max(1, min(BLOCK_ROWS, BLOCK_SCORES // items))):
-        part = cases.take(block)
+    cases = _some(corpus.split.valid)
+    for part, scores in _scored(model, corpus, cases, private):
         batch = pad(part.histories, np.arange(len(part)), part.users, model.plan.max_history)
         at = (torch.arange(len(part)), (batch.mask.sum(1) - 1).clamp(min=0))
-
-        def gain(scores: torch.Tensor, part: Cases = part) -> float:
-            found = rank_cases(part, items, scores.__getitem__)
-            return float(case_metrics(found.ranks, part.targets.offsets, found.candidates)["ndcg@10"].sum())
-
-        scores = plain(block)
-        sums[0.0, 0.0, 0.0] += gain(scores)
+        sums[0.0, 0.0, 0.0] += float(_ndcg(part, scores).sum())
         for decay in (model.plan.recency, 1.0):
             alike = private.likeness(batch, at, decay)
             for sharpness in SHARPNESS:
                 raised = torch.log1p(sharpness * alike)
                 for weight in WEIGHTS:
-                    sums[weight, sharpness, decay] += gain(scores + weight * raised)
+                    sums[weight, sharpness, decay] += float(_ndcg(part, scores + weight * raised).sum())
     return {near: total / len(cases) for near, total in sums.items()}
+
+
+@torch.no_grad()
+def _extra(model: Recommender, corpus: Corpus, private: Private, unmet: torch.Tensor) -> float:
+    """The largest of ``EXTRA`` under which validation NDCG@10 falls by no more than one standard error of that fall.
+
+    ``unmet`` (items,) tells whom it is given to. One standard error: of settings that the cases cannot tell apart the
+    one that is wanted (Breiman et al. 1984, 3.4.3), and wanted is that new items be shown at all.
+    """
+    falls: list[npt.NDArray[np.float64]] = []
+    for part, scores in _scored(model, corpus, _some(corpus.split.valid), private):
+        plain = _ndcg(part, scores)
+        falls.append(np.stack([plain - _ndcg(part, scores + extra * unmet) for extra in EXTRA]))
+    felt = [fall.mean() > fall.std() / math.sqrt(len(fall)) for fall in np.concatenate(falls, 1)]
+    return max((extra for extra, much in zip(EXTRA, felt, strict=True) if not much), default=0.0)
+
+
+def _some(cases: Cases) -> Cases:
+    """``CASES`` of them at most, always the same."""
+    if len(cases) <= CASES:
+        return cases
+    return cases.take(np.sort(stream(0, "neighbours").choice(len(cases), CASES, replace=False)))
+
+
+def _scored(model: Recommender, corpus: Corpus, cases: Cases, private: Private) -> Iterator[tuple[Cases, torch.Tensor]]:
+    """The cases in parts, and the model's scores of the catalogue for each, (part, items)."""
+    score, items = model_score(model, corpus, cases, private), len(corpus.space)
+    for block in in_order(len(cases), max(1, min(BLOCK_ROWS, BLOCK_SCORES // items))):
+        yield cases.take(block), score(block)
+
+
+def _ndcg(part: Cases, scores: torch.Tensor) -> npt.NDArray[np.float64]:
+    """NDCG@10 of each case, (part,)."""
+    found = rank_cases(part, scores.shape[1], scores.__getitem__)
+    return case_metrics(found.ranks, part.targets.offsets, found.candidates)["ndcg@10"]

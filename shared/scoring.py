@@ -59,6 +59,16 @@ def _found(ascending: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, t
     return place, ascending[place] == rows
 
 
+def _of_new_items(known: torch.Tensor, private: Private) -> float:
+    """What an item scores by itself that came after the counts: as those that nobody met with another, on average; the
+    least of all where there are none. ``known`` (items,)."""
+    if private.neighbours is not None:
+        unmet = known[private.neighbours.cosines[: len(known), 0] <= 0]  # the nearest comes first
+        if len(unmet):
+            return float(unmet.mean())
+    return float(known.min())
+
+
 @dataclass(frozen=True)
 class Near:
     """What neighbours of a history add to the scores (``Private.nearness``), both (found,); nothing to other items."""
@@ -122,7 +132,7 @@ class Scorer:
         own = torch.zeros(len(vectors))
         if private is not None:
             known = private.strength * private.bias + private.lift
-            own = torch.full((len(vectors),), float(known.min()))
+            own = torch.full((len(vectors),), _of_new_items(known, private))
             own[: len(known)] = known
         if model.plan.similarity == "euclidean":  # minus half the squared distance
             own = own - self.weights[0] * (vectors.v**2).sum(1) / 2

@@ -15,7 +15,8 @@ from shared.engine import NO_TITLE, VECTORS, VIEW, Engine, engine_key, open_engi
 from shared.errors import DataError, UnknownError
 from shared.index import Index
 from shared.model import shared_parameters
-from shared.scoring import UNLISTED, Scorer
+from shared.neighbours import Neighbours
+from shared.scoring import UNLISTED, Scorer, _of_new_items
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,18 @@ def test_a_listed_text_is_read_as_the_catalogue_was(engine):
 
 def test_nobodys_words_are_no_history(engine):
     assert len(engine.told([])) == 0
+
+
+def test_a_new_item_counts_as_those_that_nobody_met_with_another(engine, monkeypatch):
+    private = engine.scorer.private
+    own = (private.strength * private.bias + private.lift).detach()
+    cosines = private.neighbours.cosines.clamp(min=0.1)
+    monkeypatch.setattr(private, "neighbours", Neighbours(private.neighbours.rows, cosines))
+    assert _of_new_items(own, private) == float(own.min())
+    cosines[[5, 8]] = 0
+    assert _of_new_items(own, private) == pytest.approx(float(own[[5, 8]].mean()))
+    monkeypatch.setattr(private, "neighbours", None)
+    assert _of_new_items(own, private) == float(own.min())
 
 
 def test_new_items_stand_behind_the_others_whose_scores_stay(engine):
