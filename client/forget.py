@@ -20,6 +20,7 @@ from shared.catalog import BEHAVIOURS
 from shared.errors import ConfigError, DataError, UnknownError
 from shared.ledger import TokenRelease, append_line, read_events, reserved
 from shared.tables import drop_rows, read_table
+from shared.whole import sweep
 
 USER_COLUMNS = ("user_id", "source_id", "target_id")
 USER_TABLE = "user.weight"  # among private parameters: a row for each user
@@ -116,6 +117,7 @@ def forget(home: Home, user: str, data: Path | None = None, data_too: bool = Fal
     touched = _residuals(home, filed if staying and filed is not None and filed < trained else None)
     consents = _passports(home, user)
     emptied = ShownLog(home.shown).empty(lambda body: body.get("user") == gone.shown)
+    sweep(home.folder)  # who was killed while writing may have left some of it
     return Forgotten(dropped, touched, consents, emptied, files, staying)
 
 

@@ -1,11 +1,14 @@
 """Files that are there whole, or as they were before: written aside, fsynced, renamed."""
 
+import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LEFT = re.compile(r"\..+\.[0-9a-f]{8}")  # the name of a file aside
 OWNER, PUBLIC = 0o600, 0o666  # who may read; the latter as the process's umask lets
 
 
@@ -16,14 +19,29 @@ def aside(path: Path, mode: int = OWNER) -> Iterator[Path]:
     The old file or the new one is there at any moment, also after a loss of power. Raises OSError.
     """
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # until this process ends: how ``sweep`` knows that somebody still writes
         yield made
         _sync(made)
         made.replace(path)
     finally:
         made.unlink(missing_ok=True)
+        os.close(handle)
     _sync(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Take away what a killed process left aside anywhere under a folder; what is being written stays."""
+    for path in folder.rglob(".*"):
+        if not LEFT.fullmatch(path.name) or not path.is_file():
+            continue
+        try:
+            with path.open("rb") as left:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink(missing_ok=True)
+        except (FileNotFoundError, BlockingIOError):
+            continue
 
 
 def write_whole(path: Path, raw: bytes, mode: int = OWNER) -> None:

@@ -1,11 +1,14 @@
 """A file is replaced whole, or stays as it was."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from shared.whole import PUBLIC, aside, write_whole
+from shared.whole import PUBLIC, aside, sweep, write_whole
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path):
@@ -56,3 +59,28 @@ def test_it_is_on_the_disk_before_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("os.replace", lambda *words: (done.append("named"), true_replace(*words)))
     write_whole(tmp_path / "kept", b"new")
     assert [one.split("kept.")[0] for one in done] == [f"{tmp_path}/.", "named", str(tmp_path)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from shared.whole import aside
+with aside(Path(sys.argv[1])) as made:
+    made.write_bytes(b"somebody's")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tmp_path):
+    (tmp_path / "deep").mkdir()
+    path = tmp_path / "deep/kept"
+    write_whole(path, b"old")
+    (tmp_path / ".hidden").touch()
+    done = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(path.parent.iterdir())) == 2
+    with aside(tmp_path / "other") as made:
+        sweep(tmp_path)
+        made.write_bytes(b"new")
+    assert {one.name for one in tmp_path.rglob("*")} == {"deep", "kept", "other", ".hidden"}
+    assert path.read_bytes() == b"old"
