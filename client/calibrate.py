@@ -1,5 +1,5 @@
-"""What a domain sets at home once training is over, from its own counts: expected counts of rare items, neighbours, and
-what items that nobody met get in return for having none.
+"""What a domain sets at home once training is over, from its own counts: expected counts of rare items, neighbours, how
+much everybody goes with the crowd, and what items that nobody met get in return for having no neighbours.
 
 All stay out of training: there an event would find itself among what was counted.
 """
@@ -27,14 +27,16 @@ WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 SHARPNESS = (1.0, 10.0, 100.0)
 RARE = 2  # events of an item, at most
 UNSEEN = 0.5  # events that an item stands for that was never met
+CROWD = (10.0, 100.0)  # how many times as much an item's popularity may count as training left it
 EXTRA = (0.5, 1.0, 1.5, 2.0)  # what such an item may get besides
 CASES = 4000  # validation cases that the choice is made on, at most
 
 
 def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Tensors | None = None) -> float:
-    """Set ``private.lift`` and ``private.near``, the latter to what validates best; validation NDCG@10 with both.
+    """Set ``private.lift`` and ``private.near`` by validation; returns validation NDCG@10 with both.
 
-    Neighbours lift all but what nobody met: that is raised too, as far as validation does not feel it (``_extra``).
+    Into ``private.lift`` go expected counts, the crowd (``_crowd``), and, as neighbours lift all but what nobody met,
+    something for that too, as far as validation does not feel it (``_extra``).
 
     ``counted`` are sizes and sketched pairs of all owners of the catalogue who are alike, where they share them
     (``payload.COUNTED``); they take the place of the domain's own.
@@ -48,9 +50,10 @@ def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Ten
         popularity = np.rint((met / least).clip(0, 1e6)).astype(np.int64)
     if model.plan.expected_counts:
         private.lift.copy_(torch.from_numpy(lift(popularity)))
-    if private.neighbours is not None:
-        found = _try(model, corpus, private)
-        private.near.copy_(torch.tensor(max(found, key=lambda near: found[near])))  # the first of equals: off
+    _choose_near(model, corpus, private)
+    if (more := _crowd(model, corpus, private)) > 1:
+        private.lift += (more - 1) * (private.strength * private.bias).detach()
+        _choose_near(model, corpus, private)
     unmet = torch.from_numpy(popularity == 0)
     if model.plan.expected_counts and private.near[0] > 0 and bool(unmet.any()):
         private.lift[unmet] += _extra(model, corpus, private, unmet)
@@ -71,6 +74,29 @@ def lift(popularity: Ints) -> npt.NDArray[np.float32]:
         expected = min((n + 1) * (having[n + 1] + 1) / (having[n] + 1), popularity.mean())
         found[popularity == n] = math.log(max(expected, UNSEEN) / max(n, UNSEEN))
     return found
+
+
+def _choose_near(model: Recommender, corpus: Corpus, private: Private) -> None:
+    """Set ``private.near`` to what validates best, where there are neighbours."""
+    if private.neighbours is not None:
+        private.near.zero_()
+        found = _try(model, corpus, private)
+        private.near.copy_(torch.tensor(max(found, key=lambda near: found[near])))  # the first of equals: off
+
+
+@torch.no_grad()
+def _crowd(model: Recommender, corpus: Corpus, private: Private) -> float:
+    """Which of ``CROWD``, or 1, validates best as a factor of what items score by their popularity.
+
+    Steps are coarse: they tell a domain where the crowd goes first (most who ask have no history yet, as after a cut in
+    time) from one where it does not, and leave fine shades to training, which has more events to tell them by.
+    """
+    popular = private.strength * private.bias
+    sums = dict.fromkeys((1.0, *CROWD), 0.0)
+    for part, scores in _scored(model, corpus, _some(corpus.split.valid), private):
+        for factor in sums:
+            sums[factor] += float(_ndcg(part, scores + (factor - 1) * popular).sum())
+    return max(sums, key=lambda factor: sums[factor])  # the first of equals: as it was
 
 
 @torch.no_grad()

@@ -129,6 +129,7 @@ def test_in_a_catalogue_of_things_nobody_wants_an_unseen_item_gains_nothing():
 
 def test_expected_counts_are_added_to_the_scores(bench, monkeypatch):
     monkeypatch.setattr(calibrate_module, "_extra", lambda *_: 0.0)
+    monkeypatch.setattr(calibrate_module, "_crowd", lambda *_: 1.0)
     model, corpus, private = bench
     plain = model_score(model, corpus, corpus.split.valid, corpus.private(model))(np.arange(2))
     calibrate(model, corpus, private)
@@ -171,9 +172,37 @@ def test_items_nobody_met_are_raised_as_far_as_validation_does_not_feel_it(bench
     assert extra(*[safe] * 96, falls, gains, (2, 1.2), (2, 1.2)) == 1.0
 
 
+@pytest.mark.parametrize(("strength", "wanted"), [(0.001, 100.0), (0.03, 10.0), (1.0, 1.0)])
+def test_the_crowd_leads_where_validation_finds_it_first(bench, monkeypatch, strength, wanted):
+    model, corpus, private = bench
+    private.bias.data.zero_()
+    private.bias.data[0], private.bias.data[4] = 1.0, 2.0
+    private.strength.data.fill_(strength)
+    # Asked for is item 0, behind item 2 by .09 or even with it; too much of the crowd brings item 4 before both.
+    cases = [(0, 0.0) if wanted == 1 else (0, 0.09)] * 3
+
+    chosen = shown(corpus, monkeypatch, cases)
+    score = calibrate_module.model_score()
+
+    def behind(rows):
+        scores = score(rows)
+        scores[:, 4] = -1.0 if strength == 0.03 else -9.0
+        return scores
+
+    monkeypatch.setattr(calibrate_module, "model_score", lambda *_: behind)
+    assert calibrate_module._crowd(model, chosen, private) == wanted
+    if wanted == 1:
+        return
+    monkeypatch.setattr(calibrate_module, "_choose_near", lambda *_: None)
+    calibrate(model, chosen, private)
+    more = private.lift - torch.from_numpy(calibrate_module.lift(corpus.popularity))
+    torch.testing.assert_close(more, (wanted - 1) * (private.strength * private.bias).detach(), atol=1e-4, rtol=1e-4)
+
+
 def test_what_nobody_met_gets_it_and_nothing_else_does(bench, monkeypatch):
     model, corpus, private = bench
     monkeypatch.setattr(calibrate_module, "_extra", lambda *_: 1.5)
+    monkeypatch.setattr(calibrate_module, "_crowd", lambda *_: 1.0)
     monkeypatch.setattr(calibrate_module, "_try", lambda *_: {(0.0, 0.0, 0.0): 0.1, (1.0, 10.0, 1.0): 0.2})
     few = replace(corpus, split=replace(corpus.split, train=Histories.from_lists([[0, 1], [1, 0], [0, 4]])))
     calibrate(model, few, private)
@@ -191,6 +220,7 @@ def test_expected_counts_can_be_left_out(members, tiny_base):
 
 def test_what_owners_counted_together_takes_the_place_of_ones_own(bench, monkeypatch):
     monkeypatch.setattr(calibrate_module, "_extra", lambda *_: 0.0)
+    monkeypatch.setattr(calibrate_module, "_crowd", lambda *_: 1.0)
     model, corpus, private = bench
     met = np.arange(len(corpus.space)) % 5
     met[0] = 9
