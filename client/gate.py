@@ -1,5 +1,5 @@
 """What a domain reaches alone, what lies between that and the federated model, and the gate: a domain never serves a
-federated model that its own validation finds worse."""
+federated model that its own validation does not find better."""
 
 import hashlib
 import json
@@ -23,6 +23,9 @@ from shared.payload import Tensors
 from shared.plan import Plan
 from shared.private import Private
 
+# By how much of its own figure: two trainings of one domain, apart in the order of batches alone, are as far apart as
+# that (simulations/LOG.md), so that less tells nothing of whose data went into them.
+MARGIN = 0.01
 SHARES = (0.25, 0.5, 0.75)  # of the model trained alone, in a mean with the federated one
 
 
@@ -52,8 +55,9 @@ def candidate(name: str, valid: float, model: Recommender, private: Private) -> 
 
 
 def better(federated: Candidate, alone: Candidate) -> Candidate:
-    """The federated model, unless the domain alone validates better."""
-    return alone if alone.valid > federated.valid else federated
+    """The federated model where it validates better than the domain alone by more than ``MARGIN``, and where validation
+    tells nothing, for want of cases or of hits."""
+    return alone if alone.valid > 0 and federated.valid <= (1 + MARGIN) * alone.valid else federated
 
 
 def between(

@@ -240,7 +240,7 @@ class DomainMember:
             if plan.train.mix:
                 mixed = between(model, corpus, found, own, counted)
                 facts["valid"]["between"] = mixed.valid
-                found = better(found, mixed)
+                found = max(found, mixed, key=lambda one: one.valid)  # the first of equals: federated
             found = better(found, own)
             private = found.put(model, corpus)
         return private, {**facts, "served": found.name}

@@ -7,17 +7,26 @@ from support.tiny_members import tiny_plan
 
 import client.gate as gate
 from client.evaluate import validate
-from client.gate import SHARES, Candidate, alone, better, between
+from client.gate import MARGIN, SHARES, Candidate, alone, better, between
 from client.rounds import DomainMember
 from client.store import Home
 from shared.model import adapter_tensors, base_fingerprint, initial_state, load_adapter_tensors
 from shared.payload import Task
 
 
-def test_a_tie_goes_to_the_federation():
-    one, two = Candidate("federated", 0.3, {}, {}, None), Candidate("alone", 0.3, {}, {}, None)
-    assert better(one, two) is one
-    assert better(one, replace(two, valid=0.31)).name == "alone"
+@pytest.mark.parametrize(
+    ("federated", "own", "served"),
+    [
+        (0.304, 0.3, "federated"),
+        (0.302, 0.3, "alone"),
+        (0.29, 0.3, "alone"),
+        (0.0, 0.0, "federated"),  # nothing to tell by
+        (float("nan"), float("nan"), "federated"),
+    ],
+)
+def test_a_federated_model_has_to_be_better_by_more_than_two_trainings_differ(federated, own, served):
+    candidates = Candidate("federated", federated, {}, {}, None), Candidate("alone", own, {}, {}, None)
+    assert better(*candidates).name == served
 
 
 @pytest.fixture
@@ -83,7 +92,8 @@ def test_the_mean_of_a_model_with_itself_is_itself(setting):
 
 
 @pytest.mark.parametrize("damage", [0.0, 3.0])
-def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_path, damage):
+def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_path, monkeypatch, damage):
+    monkeypatch.setattr("client.calibrate._crowd", lambda *_: 1.0)
     plan = tiny_plan(tiny_base, "train.personal_epochs=0", "model.neighbours=0")
     member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
     model = member.workshop.model(plan)
@@ -98,12 +108,13 @@ def test_a_federated_model_that_is_worse_is_not_served(members, tiny_base, tmp_p
     task = Task("finish", 1, plan, federated, base_fingerprint(plan.model, model.base))
     private, facts = member.serve_best(model, task)
     assert facts["valid"]["federated"] == pytest.approx(before)
-    assert validate(model, corpus, private) == pytest.approx(max(facts["valid"].values()), abs=1e-3)
-    assert facts["served"] == max(facts["valid"], key=facts["valid"].get)
+    assert facts["valid"]["federated"] < own.valid
+    assert validate(model, corpus, private) == pytest.approx(facts["valid"][facts["served"]], abs=1e-3)
+    assert facts["served"] == ("alone" if facts["valid"]["between"] <= (1 + MARGIN) * own.valid else "between")
     if damage:
         assert facts["served"] == "alone"
     _, facts = member.serve_best(model, replace(task, plan=replace(plan, train=replace(plan.train, mix=False))))
-    assert facts["served"] == max(facts["valid"], key=facts["valid"].get)
+    assert facts["served"] == "alone"
     assert "between" not in facts["valid"]
     _, facts = member.serve_best(model, replace(task, plan=replace(plan, train=replace(plan.train, gate=False))))
     assert facts["served"] == "federated"
