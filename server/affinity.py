@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from server.kinds import kinds
 from server.likeness import CALM, Floats, Measure, named
 from server.rule import Aggregator
 from shared.errors import FederationError
@@ -23,8 +24,9 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
 
     The first round mixes all: towers that start out together stay comparable. From the second on,
     tower of domain i: sum over j of a_ij (its tower + its delta), a_ij in proportion to weight_j kin_ij, with
-    kin_ij = sigmoid((likeness_ij - measure.kin) / SOFT) and kin_ii = 1. The table of a catalogue (residuals and
-    biases of its items and what was met together, where the plan shares them) is mixed likewise among its owners.
+    kin_ii = 1, kin_ij = sigmoid((likeness_ij - measure.kin) / SOFT) within a kind and 0 across (``server/kinds.py``).
+    The table of a catalogue (residuals and biases of its items and what was met together, where the plan shares them)
+    is mixed likewise among its owners.
     Linear in the updates once a is known, and LoRA is averaged exactly as in the family ffa. Raises FederationError
     when no update came.
     """
@@ -53,6 +55,7 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
             if ".lora_" in key
         }
         facts = {"affinity": _table(names, alike), "cosines": _table(names, cosines), "shares": _table(names, shares)}
+        facts["kinds"] = dict(zip(names, kinds(alike).tolist(), strict=True))
         return lora, kept, facts
 
     def offsets(memory: Tensors | None, domain: str) -> Tensors:
@@ -70,6 +73,8 @@ def _outdated(key: str, came: list[AdapterUpdate]) -> bool:
 def mixture(alike: Floats, weights: Floats, bound: float) -> Floats:
     """How much of domain j goes into domain i: rows sum to 1, (domains, domains)."""
     kin = 1 / (1 + np.exp(np.clip((bound - alike) / SOFT, -60, 60)))
+    of = kinds(alike)
+    kin[of[:, None] != of] = 0.0
     np.fill_diagonal(kin, 1.0)
     shares: Floats = kin * weights
     shares /= shares.sum(axis=1, keepdims=True)
