@@ -138,7 +138,8 @@ def table(found: dict) -> list[str]:
     lines += ["", *strata_table(found["strata"])]
     if kinds := found.get("kinds"):
         cosines = f"within kinds {kinds['within']}, across {kinds['across']} (least, median, most)"
-        lines += ["", f"Affinities {cosines}; AUC {kinds['auc']:.3f}"]
+        told = f"; pairs told rightly {kinds['rand']:.1%}" if "rand" in kinds else ""
+        lines += ["", f"Affinities {cosines}; AUC {kinds['auc']:.3f}{told}"]
     return [*lines, ""]
 
 

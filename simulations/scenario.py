@@ -124,21 +124,26 @@ def under(plan: Plan, family: str, seed: int) -> Plan:
 
 
 def kinds_found(folder: Path, shops: tuple[str, ...]) -> dict[str, Any]:
-    """How well the last affinities tell kinds apart: cosines within and across (least, median, most), and their AUC."""
+    """How well the last affinities tell kinds apart: likeness within and across (least, median, most), and their AUC;
+    the share of pairs of which the server's own kinds say rightly whether they are one (Rand 1971)."""
     within: list[float] = []
     across: list[float] = []
+    right: list[bool] = []
     for path in sorted(folder.glob("seed-*/rounds.jsonl")):
         lines = path.read_text(encoding="utf-8").splitlines()
-        if not lines or "affinity" not in (last := json.loads(lines[-1])):
+        if not lines or not {"affinity", "kinds"} <= (last := json.loads(lines[-1])).keys():
             continue
+        told = last["kinds"]
         for one, row in last["affinity"].items():
             for two, cosine in row.items():
                 if one < two:
-                    (within if kind_of(one, shops) == kind_of(two, shops) else across).append(cosine)
+                    alike = kind_of(one, shops) == kind_of(two, shops)
+                    (within if alike else across).append(cosine)
+                    right.append((told[one] == told[two]) == alike)
     if not within or not across:
         return {}
     order = (np.array(within)[:, None] > np.array(across)).mean()
-    return {"within": _range(within), "across": _range(across), "auc": float(order)}
+    return {"within": _range(within), "across": _range(across), "auc": float(order), "rand": float(np.mean(right))}
 
 
 def _range(values: list[float]) -> list[float]:

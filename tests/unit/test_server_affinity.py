@@ -106,6 +106,15 @@ def test_strangers_keep_to_themselves():
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
 
 
+def test_several_kinds_that_are_all_alike_do_not_mix():
+    of = np.repeat([0, 1, 2], 3)
+    alike = np.where(of[:, None] == of, 1.3, 0.7)
+    shares = mixture(alike, np.ones(9), CALM.kin)
+    np.testing.assert_allclose(shares, np.where(of[:, None] == of, 1 / 3, 0.0))
+    few = mixture(alike[2:4, 2:4], np.ones(2), CALM.kin)  # of two domains nothing says that they are two kinds
+    np.testing.assert_allclose(few, 0.5, atol=0.01)
+
+
 def test_a_small_owner_is_as_much_kin_as_a_large_one():
     users = np.array([NOISE, NOISE / 8])
     cosine = 1 / np.sqrt(2 * 9)

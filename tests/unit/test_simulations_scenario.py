@@ -107,5 +107,7 @@ def test_kinds_found_by_hand(tmp_path):
         "a-2": {"a-1": 0.4, "a-2": 1, "b-1": 0.5},
         "b-1": {"a-1": 0.1, "a-2": 0.5, "b-1": 1},
     }
-    (tmp_path / "seed-7" / "rounds.jsonl").write_text(json.dumps({"affinity": affinity}) + "\n")
-    assert kinds_found(tmp_path, ("a", "b")) == {"within": [0.4] * 3, "across": [0.1, 0.3, 0.5], "auc": 0.5}
+    told = {"a-1": 1, "a-2": 1, "b-1": 1}
+    (tmp_path / "seed-7" / "rounds.jsonl").write_text(json.dumps({"affinity": affinity, "kinds": told}) + "\n")
+    found = kinds_found(tmp_path, ("a", "b"))
+    assert found == {"within": [0.4] * 3, "across": [0.1, 0.3, 0.5], "auc": 0.5, "rand": pytest.approx(1 / 3)}

@@ -1,0 +1,70 @@
+"""Kinds among domains, by how alike they are."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.kinds import STRUCTURE, kinds, silhouette
+
+
+def blocks(sizes, within, across, noise=0.0, seed=0):
+    """Likeness of domains of as many kinds as there are sizes; their kinds."""
+    truth = np.repeat(np.arange(len(sizes)), sizes)
+    alike = np.where(truth[:, None] == truth, within, across) + noise * np.random.default_rng(seed).normal(
+        size=(len(truth), len(truth))
+    )
+    alike = (alike + alike.T) / 2
+    np.fill_diagonal(alike, 1.0)
+    return alike, truth
+
+
+def same(labels):
+    return labels[:, None] == labels
+
+
+def test_a_silhouette_by_hand():
+    alike = np.array([[1.0, 0.8, 0.2], [0.8, 1.0, 0.4], [0.2, 0.4, 1.0]])
+    # (.8 - .2) / .8, (.8 - .4) / .8, and nothing for one that is alone.
+    assert silhouette(alike, np.array([1, 1, 2])) == pytest.approx((0.75 + 0.5 + 0) / 3)
+    # In the wrong place: (.2 - .8) / .8 and (.2 - .4) / .4.
+    assert silhouette(alike, np.array([1, 2, 1])) == pytest.approx((-0.75 + 0 - 0.5) / 3)
+    assert silhouette(-alike, np.array([1, 1, 2])) == 0  # nobody is like anybody
+    assert silhouette(alike, np.ones(3, int)) == 0
+
+
+def test_five_kinds_that_are_all_rather_alike_are_told_apart():
+    alike, truth = blocks([4] * 5, 1.3, 0.7, noise=0.15)
+    assert alike[~same(truth)].min() > 0.3
+    assert (same(kinds(alike)) == same(truth)).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_kind_stays_one(seed):
+    assert len(set(kinds(blocks([8], 1.2, 1.2, noise=0.2, seed=seed)[0]))) == 1
+
+
+def test_strangers_are_no_kinds_and_two_domains_are_left_to_their_likeness():
+    assert len(set(kinds(blocks([1, 1, 1], 1.0, 0.12, noise=0.02)[0]))) == 1
+    assert kinds(np.array([[1.0, 0.1], [0.1, 1.0]])).tolist() == [1, 1]
+    assert kinds(np.ones((1, 1))).tolist() == [1]
+    assert len(set(kinds(np.zeros((6, 6))))) == 1
+
+
+def test_a_small_owner_goes_with_its_kind():
+    alike, truth = blocks([5, 4], 1.0, 0.1)
+    alike[0, 1:5] = alike[1:5, 0] = 0.4  # its direction is mostly noise
+    assert (same(kinds(alike)) == same(truth)).all()
+
+
+@given(st.permutations(range(9)))
+def test_the_order_of_domains_does_not_matter(order):
+    alike, truth = blocks([3, 4, 2], 1.0, 0.3, noise=0.05)
+    found = kinds(alike[np.ix_(order, order)])
+    assert (same(found) == same(truth[list(order)])).all()
+
+
+def test_a_hundred_domains():
+    alike, truth = blocks([10] * 10, 0.9, 0.4, noise=0.05)
+    assert (same(kinds(alike)) == same(truth)).all()
+    assert silhouette(alike, truth) > STRUCTURE
