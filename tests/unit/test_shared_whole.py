@@ -80,7 +80,8 @@ def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tm
     assert done.returncode == -signal.SIGKILL
     assert len(list(path.parent.iterdir())) == 2
     with aside(tmp_path / "other") as made:
-        sweep(tmp_path)
         made.write_bytes(b"new")
+        sweep(tmp_path)
+        assert made.exists()
     assert {one.name for one in tmp_path.rglob("*")} == {"deep", "kept", "other", ".hidden"}
     assert path.read_bytes() == b"old"
