@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from server.kinds import kinds
+from server.kinds import Labels, kinds
 from server.likeness import CALM, Floats, Measure, named
 from server.rule import Aggregator
 from shared.errors import FederationError
@@ -39,7 +39,9 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
         names = [update.domain for update in came]
         weights = np.array([min(update.weight, cap) for update in came])
         alike, cosines = measure.take(kept, came, not memory)
-        shares = mixture(alike, weights, measure.kin) if memory else np.tile(weights / weights.sum(), (len(came), 1))
+        found = kinds(alike)
+        every = np.tile(weights / weights.sum(), (len(came), 1))
+        shares = mixture(alike, weights, measure.kin, found) if memory else every
         for key in sorted({key for update in came for key in update.delta if ".lora_" not in key}):
             have = [row for row, update in enumerate(came) if key in update.delta]  # all, or owners of one catalogue
             part = shares[np.ix_(have, have)]
@@ -55,7 +57,7 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
             if ".lora_" in key
         }
         facts = {"affinity": _table(names, alike), "cosines": _table(names, cosines), "shares": _table(names, shares)}
-        facts["kinds"] = dict(zip(names, kinds(alike).tolist(), strict=True))
+        facts["kinds"] = dict(zip(names, found.tolist(), strict=True))
         return lora, kept, facts
 
     def offsets(memory: Tensors | None, domain: str) -> Tensors:
@@ -70,10 +72,9 @@ def _outdated(key: str, came: list[AdapterUpdate]) -> bool:
     return any(key.startswith(named("tower", u.domain, TABLE)) and key.rpartition("\n")[2] not in u.delta for u in came)
 
 
-def mixture(alike: Floats, weights: Floats, bound: float) -> Floats:
-    """How much of domain j goes into domain i: rows sum to 1, (domains, domains)."""
+def mixture(alike: Floats, weights: Floats, bound: float, of: Labels) -> Floats:
+    """How much of domain j goes into domain i, ``of`` which kinds they are: rows sum to 1, (domains, domains)."""
     kin = 1 / (1 + np.exp(np.clip((bound - alike) / SOFT, -60, 60)))
-    of = kinds(alike)
     kin[of[:, None] != of] = 0.0
     np.fill_diagonal(kin, 1.0)
     shares: Floats = kin * weights

@@ -8,6 +8,7 @@ from support.contracts import AggregatorContract
 
 from server import registry
 from server.affinity import by_affinity, mixture
+from server.kinds import kinds as find
 from server.aggregate import aggregator_for
 from server.likeness import CALM, FEWEST, KEEP, LEAST_TURNS, NOISE, NOISED, cosine_table, likeness, sketch
 from server.rounds import ServerState, adapter_for, step
@@ -101,17 +102,19 @@ def test_one_domain_alone_keeps_its_own():
 
 def test_strangers_keep_to_themselves():
     alike = np.array([[1.0, 0.2], [0.2, 1.0]])
-    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0]), CALM.kin), np.eye(2), atol=0.03)
-    half = mixture(np.array([[1.0, CALM.kin], [CALM.kin, 1.0]]), np.ones(2), CALM.kin)
+    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0]), CALM.kin, np.ones(2)), np.eye(2), atol=0.03)
+    half = mixture(np.array([[1.0, CALM.kin], [CALM.kin, 1.0]]), np.ones(2), CALM.kin, np.ones(2))
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
 
 
 def test_several_kinds_that_are_all_alike_do_not_mix():
     of = np.repeat([0, 1, 2], 3)
     alike = np.where(of[:, None] == of, 1.3, 0.7)
-    shares = mixture(alike, np.ones(9), CALM.kin)
+    shares = mixture(alike, np.ones(9), CALM.kin, find(alike))
     np.testing.assert_allclose(shares, np.where(of[:, None] == of, 1 / 3, 0.0))
-    few = mixture(alike[2:4, 2:4], np.ones(2), CALM.kin)  # of two domains nothing says that they are two kinds
+    few = mixture(
+        alike[2:4, 2:4], np.ones(2), CALM.kin, find(alike[2:4, 2:4])
+    )  # of two domains nothing says that they are two kinds
     np.testing.assert_allclose(few, 0.5, atol=0.01)
 
 
