@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from server.kinds import Labels, kinds
+from server.kinds import kinds
 from server.likeness import CALM, Floats, Measure, named
 from server.rule import Aggregator
 from shared.errors import FederationError
+from shared.metrics import Ints
 from shared.payload import TABLE, AdapterUpdate, Tensors
 
 SOFT = 0.03  # width of the step from kin to stranger
@@ -72,7 +73,7 @@ def _outdated(key: str, came: list[AdapterUpdate]) -> bool:
     return any(key.startswith(named("tower", u.domain, TABLE)) and key.rpartition("\n")[2] not in u.delta for u in came)
 
 
-def mixture(alike: Floats, weights: Floats, bound: float, of: Labels) -> Floats:
+def mixture(alike: Floats, weights: Floats, bound: float, of: Ints) -> Floats:
     """How much of domain j goes into domain i, ``of`` which kinds they are: rows sum to 1, (domains, domains)."""
     kin = 1 / (1 + np.exp(np.clip((bound - alike) / SOFT, -60, 60)))
     kin[of[:, None] != of] = 0.0

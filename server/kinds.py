@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from shared.metrics import Floats
-from shared.metrics import Ints as Labels
+from shared.metrics import Floats, Ints
 
 # Below it one kind may as well be cut at random. Measured: owners of one shop, cut in two, .05 to .26; of two and of
 # five shops, cut by shop, .42 to 1.
@@ -11,7 +10,7 @@ STRUCTURE = 0.3
 MOST = 50  # kinds that are tried
 
 
-def kinds(alike: Floats) -> Labels:
+def kinds(alike: Floats) -> Ints:
     """A number for each domain, the same for those of one kind: (domains,), from likeness (domains, domains).
 
     Average linkage (Sokal & Michener 1958), cut into as many kinds as have the best silhouette (Rousseeuw 1987), taken
@@ -34,7 +33,7 @@ def kinds(alike: Floats) -> Labels:
     return best if silhouette(alike, best) >= STRUCTURE else one
 
 
-def silhouette(alike: Floats, labels: Labels) -> float:
+def silhouette(alike: Floats, labels: Ints) -> float:
     """Mean over domains of (own - next) / own, or / next where that is larger.
 
     ``own`` is the mean likeness to the others of the domain's kind, ``next`` that to the kind it is most like among the

@@ -8,8 +8,8 @@ from support.contracts import AggregatorContract
 
 from server import registry
 from server.affinity import by_affinity, mixture
-from server.kinds import kinds as find
 from server.aggregate import aggregator_for
+from server.kinds import kinds as find
 from server.likeness import CALM, FEWEST, KEEP, LEAST_TURNS, NOISE, NOISED, cosine_table, likeness, sketch
 from server.rounds import ServerState, adapter_for, step
 from server.rule import Aggregator
