@@ -19,7 +19,7 @@ from client.train import BATCH_SCORES, candidates
 from shared.errors import TrainingError
 from shared.memory import give_back
 from shared.metrics import Ints
-from shared.model import BF16, Batch, pairs_among, seen_pairs
+from shared.model import BF16, Batch, seen_pairs
 from shared.plan import TrainPlan
 from shared.seeding import stream, torch_stream
 from shared.towers import CausalBlock
@@ -42,9 +42,10 @@ class Ids(nn.Module):
         self.scale = nn.Parameter(torch.tensor(1.0))
         nn.init.normal_(self.table.weight, std=0.05)
 
-    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Vectors that histories are made of and vectors that are scored, (items, WIDTH) each."""
-        return self.table.weight, self.table.weight
+    def forward(self, rows: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Vectors that histories are made of and vectors that are scored, (items, WIDTH) each; of some rows or all."""
+        table = self.table.weight if rows is None else self.table(rows)
+        return table, table
 
 
 class Texts(nn.Module):
@@ -60,9 +61,9 @@ class Texts(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(x)))
         self.scale = nn.Parameter(torch.tensor(1 / 0.07))
 
-    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same for both."""
-        x = F.dropout(self.x, 0.2, self.training)
+    def forward(self, rows: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """As for ids."""
+        x = F.dropout(self.x if rows is None else self.x[rows], 0.2, self.training)
         gates = self.gate(x).softmax(-1)
         vectors = (self.experts(x).view(len(x), EXPERTS, WIDTH) * gates[..., None]).sum(1)
         return vectors, F.normalize(vectors, dim=-1)
@@ -83,8 +84,12 @@ class Sequential(nn.Module):
     def forward(
         self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor], among: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Scores of the whole catalogue, or of the items ``among``, at chosen events: (positions, items)."""
-        inputs, outputs = self.items()
+        """Scores of the whole catalogue at chosen events, or of the items ``among``, which are in order and hold all of
+        the batch: (positions, items)."""
+        bias = self.items.bias if among is None else self.items.bias[among]
+        if among is not None:  # no other item takes part, so no other vector is made
+            batch = batch._replace(items=torch.searchsorted(among, batch.items.contiguous()))
+        inputs, outputs = self.items(among)
         h = self.dropout(inputs[batch.items] * WIDTH**0.5 + self.place(torch.arange(batch.items.shape[1])))
         for block in self.blocks:
             h = block(h)
@@ -92,11 +97,8 @@ class Sequential(nn.Module):
         if isinstance(self.items, Texts):
             u = F.normalize(u, dim=-1)
         with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and self.training):
-            scored, bias = (outputs, self.items.bias) if among is None else (outputs[among], self.items.bias[among])
-            logits = self.items.scale * (u @ scored.T).float() + bias
+            logits = self.items.scale * (u @ outputs.T).float() + bias
         position, item = seen_pairs(batch, at)
-        if among is not None:
-            position, item = pairs_among(position, item, among, len(outputs))
         scores: torch.Tensor = logits.index_put(
             (position, item), (10 * self.repeat).expand(len(position)), accumulate=True
         )

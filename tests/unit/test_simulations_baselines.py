@@ -5,8 +5,10 @@ import torch
 from client.evaluate import rank_cases
 from shared.errors import ConfigError
 from shared.metrics import ranking_metrics
+from shared.model import Batch
 from simulations.baselines import BASELINES, fit_baseline, strike_if_better, valid_ndcg
 from simulations.baselines.neighbours import matrix
+from simulations.baselines.sasrec import Ids, Sequential, Texts
 
 
 def ndcg(recommend, corpus):
@@ -41,6 +43,18 @@ def test_a_large_catalogue_is_sampled_in_training_and_ranked_whole(name, members
     sampled = ndcg(fit_baseline(name, corpus, seed=3), corpus)
     assert sampled != whole
     assert sampled == pytest.approx(whole, rel=0.5)
+
+
+@pytest.mark.parametrize("items", [Ids(30), Texts(torch.randn(30, 12, generator=torch.Generator().manual_seed(0)))])
+def test_scores_of_some_items_are_those_of_the_whole_catalogue(items):
+    model = Sequential(items).eval()
+    met = torch.tensor([[3, 17, 3, 0], [29, 4, 0, 0]])
+    batch = Batch(torch.arange(2), met, torch.zeros_like(met), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool())
+    at = torch.tensor([0, 0, 1]), torch.tensor([1, 3, 1])
+    among = torch.tensor([0, 3, 4, 9, 17, 29])
+    whole = model(batch, at)
+    assert whole.shape == (3, 30)
+    torch.testing.assert_close(model(batch, at, among), whole[:, among])
 
 
 def test_items_seen_are_struck_only_where_validation_says_so(members, plan):
