@@ -34,6 +34,23 @@ def pad(histories: Histories, rows: npt.NDArray[np.int64], users: npt.NDArray[np
     )
 
 
+def met_before(histories: Histories, rows: npt.NDArray[np.int64], longest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Each (place among ``rows``, item) such that the item stands in that row, but not in what ``pad`` leaves of it,
+    once."""
+    ends = histories.offsets[rows + 1]
+    lengths = ends - histories.offsets[rows]
+    items = int(histories.items.max(initial=0)) + 1
+
+    def keys(stops: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        owner = np.repeat(np.arange(len(rows)), counts)
+        event = np.arange(len(owner)) + np.repeat(stops - np.cumsum(counts), counts)
+        return owner * items + histories.items[event]
+
+    kept = np.minimum(lengths, longest)
+    older = np.setdiff1d(keys(ends - kept, lengths - kept), keys(ends, kept))
+    return torch.from_numpy(older // items), torch.from_numpy(older % items)
+
+
 class Windows(NamedTuple):
     """Rows to learn from."""
 

@@ -54,5 +54,5 @@ class Corpus:
 
 def build_corpus(domain: Domain, protocol: str, space: Space, plan: Plan) -> Corpus:
     """Split the interactions of a domain whose catalogue has been read. Raises DataError."""
-    parts = split(domain.interactions, protocol, plan.model.max_history, plan.train.user_events)
+    parts = split(domain.interactions, protocol, plan.train.user_events)
     return Corpus(domain, parts, space, plan.model.neighbours)

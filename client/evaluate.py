@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.batches import in_order, pad
+from client.batches import in_order, met_before, pad
 from client.corpus import Corpus
 from client.splits import Cases, Histories
 from shared.metrics import Floats, Ints, case_metrics, exposure, means, only
@@ -96,7 +96,9 @@ def model_score(
     def score(rows: Ints) -> torch.Tensor:
         batch = pad(cases.histories, rows, cases.users[rows], model.plan.max_history)
         last = (batch.mask.sum(1) - 1).clamp(min=0)
-        return positions_logits(model, corpus.space, x, v, batch, (torch.arange(len(rows)), last), private)
+        scores = positions_logits(model, corpus.space, x, v, batch, (torch.arange(len(rows)), last), private)
+        older = met_before(cases.histories, rows, model.plan.max_history)  # not read, but known to be met
+        return scores.index_put(older, model.mix.weights()[2].expand(len(older[0])), accumulate=True)
 
     return score
 

@@ -94,22 +94,22 @@ class Split:
     notes: tuple[str, ...]  # rules and counts, for people
 
 
-def split(interactions: Interactions, protocol: str, max_history: int = 50, max_events: int = 200) -> Split:
+def split(interactions: Interactions, protocol: str, max_events: int = 200) -> Split:
     """Training, validation and test parts under "loo", "loo-99" or "time".
 
     "loo-99" is "loo" whose target competes with 99 items only, drawn from those the user never met: for comparison
     with papers that did so, never to choose by.
 
-    A case's history holds at most ``max_history`` events, a user's training row at most ``max_events``: the most
-    recent ones. Raises ConfigError for another protocol, DataError when the data cannot be split this way.
+    A case's history and a user's training row hold at most ``max_events`` events: the most recent ones. Raises
+    ConfigError for another protocol, DataError when the data cannot be split this way.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
     rules = {"loo": _leave_one_out, "time": _by_time, "loo-99": _leave_one_out_99}
-    return rules[protocol](interactions, max_history, max_events)
+    return rules[protocol](interactions, max_events)
 
 
-def _leave_one_out(data: Interactions, max_history: int, max_events: int) -> Split:
+def _leave_one_out(data: Interactions, max_events: int) -> Split:
     """Each user's last event is the test target, the one before it the validation target, the rest is learnt from."""
     starts, stops = _bounds(data)
     users = np.flatnonzero(stops - starts >= LEAST_EVENTS)
@@ -123,7 +123,7 @@ def _leave_one_out(data: Interactions, max_history: int, max_events: int) -> Spl
 
     def ask(back: int) -> Cases:
         last = stops[users] - back
-        histories = _gather(data, np.maximum(starts[users], last - max_history), last)
+        histories = _gather(data, np.maximum(starts[users], last - max_events), last)
         return Cases(users.astype(np.int32), histories, _gather(data, last, last + 1), seen=None)
 
     short = len(starts) - users.size
@@ -137,9 +137,9 @@ def _leave_one_out(data: Interactions, max_history: int, max_events: int) -> Spl
     return Split("loo", train, ask(2), ask(1), notes)
 
 
-def _leave_one_out_99(data: Interactions, max_history: int, max_events: int) -> Split:
+def _leave_one_out_99(data: Interactions, max_events: int) -> Split:
     """Leave-one-out with a sampled ranking; validation stays full."""
-    full = _leave_one_out(data, max_history, max_events)
+    full = _leave_one_out(data, max_events)
     items = int(data.items.max()) + 1
     starts, stops = _bounds(data)
     draw = stream(0, "loo-99")  # the same for every seed: it belongs to the protocol
@@ -168,14 +168,14 @@ def _order_note(data: Interactions) -> tuple[str, ...]:
     return ()
 
 
-def _by_time(data: Interactions, max_history: int, max_events: int) -> Split:
+def _by_time(data: Interactions, max_events: int) -> Split:
     """One cut for everybody: learn from before the validation cut, choose before the test cut, ask after it."""
     dated = _dated(data)
     test_cut = float(np.quantile(dated.times, 1 - HELD_OUT))
     earlier = dated.times[dated.times < test_cut]
     valid_cut = float(np.quantile(earlier, 1 - HELD_OUT)) if earlier.size else test_cut
-    valid = _after(dated, valid_cut, test_cut, max_history)
-    test = _after(dated, test_cut, np.inf, max_history)
+    valid = _after(dated, valid_cut, test_cut, max_events)
+    test = _after(dated, test_cut, np.inf, max_events)
     starts, known = _until(dated, valid_cut)
     if not (len(valid) and len(test) and known.sum() > starts.sum()):
         raise DataError(
@@ -209,7 +209,7 @@ def _dated(data: Interactions) -> Interactions:
     )
 
 
-def _after(data: Interactions, cut: float, end: float, max_history: int) -> Cases:
+def _after(data: Interactions, cut: float, end: float, max_events: int) -> Cases:
     """One case for each user who met something new in [cut, end): the first event with each new item, in order."""
     starts, stops = _until(data, cut)
     keys = data.users.astype(np.int64) * (int(data.items.max()) + 1) + data.items
@@ -219,7 +219,7 @@ def _after(data: Interactions, cut: float, end: float, max_history: int) -> Case
     window = window[~np.isin(keys[window], keys[data.times < cut])]
     users, counts = np.unique(data.users[window], return_counts=True)
     targets = Histories(_offsets(counts), data.items[window], data.behaviours[window])
-    histories = _gather(data, np.maximum(starts, stops - max_history)[users], stops[users])
+    histories = _gather(data, np.maximum(starts, stops - max_events)[users], stops[users])
     return Cases(users.astype(np.int32), histories, targets, seen=_gather(data, starts, stops))
 
 

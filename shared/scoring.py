@@ -91,6 +91,7 @@ class Query:
     """A history as the items are compared with it."""
 
     past: Past  # as much of it as the model reads
+    listed: torch.Tensor  # (items,) rows of the catalogue in all of it, each once, ascending
     user: torch.Tensor  # (dim,) for the item vectors
     prior: torch.Tensor  # (dim,) for the base's own vectors of the texts
     near: Near | None  # None: nothing is near
@@ -164,12 +165,13 @@ class Scorer:
     def queries(self, pasts: Sequence[Past], user: int | None = None) -> list[Query]:
         """The same for several histories at once, of one person or of people unknown."""
         plan = self.model.plan
+        listed = [past.listed for past in pasts]
         pasts = [past.last(plan.max_history) for past in pasts]
         if len(pasts) == 1 and len(pasts[0]):  # as nearly always: nothing to fill up
             past = pasts[0]
             last = torch.tensor([len(past) - 1])
             u, z = self.towers(past.tuned[None], past.plain[None], past.behaviours[None], last, user)
-            return [Query(past, u[0], z[0], self.nearness(past))]
+            return [Query(past, listed[0], u[0], z[0], self.nearness(past))]
         lengths = [max(1, len(past)) for past in pasts]  # of nobody's history: one event that is nothing
         shape = (len(pasts), max(lengths), self.model.dim)
         tuned, plain = torch.zeros(shape), torch.zeros(shape)
@@ -178,7 +180,7 @@ class Scorer:
             tuned[row, : len(past)], plain[row, : len(past)] = past.tuned, past.plain
             kinds[row, : len(past)] = past.behaviours
         u, z = self.towers(tuned, plain, kinds, torch.tensor(lengths) - 1, user)
-        return [Query(*parts, self.nearness(parts[0])) for parts in zip(pasts, u, z, strict=True)]
+        return [Query(*parts, self.nearness(parts[0])) for parts in zip(pasts, listed, u, z, strict=True)]
 
     def towers(
         self, tuned: torch.Tensor, plain: torch.Tensor, kinds: torch.Tensor, last: torch.Tensor, user: int | None
@@ -204,7 +206,7 @@ class Scorer:
         found = self.weights[0] * (v @ query.user) + self.weights[1] * (base @ query.prior) + own
         if self.model.plan.similarity == "euclidean":
             found = found - self.weights[0] * (query.user**2).sum() / 2
-        near, listed = query.near, query.past.listed
+        near, listed = query.near, query.listed
         if rows is None:
             found[listed] += self.weights[2]
             if near is not None:

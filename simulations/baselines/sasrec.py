@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from client.batches import pad, shuffled, windows
+from client.batches import met_before, pad, shuffled, windows
 from client.corpus import Corpus
 from client.evaluate import Score
 from client.splits import Cases
@@ -133,7 +133,8 @@ def recommender(model: Sequential) -> Recommend:
         def score(rows: Ints) -> torch.Tensor:
             batch = pad(cases.histories, rows, cases.users[rows], MAX_HISTORY)
             scores: torch.Tensor = model(batch, (torch.arange(len(rows)), (batch.mask.sum(1) - 1).clamp(min=0)))
-            return scores
+            older = met_before(cases.histories, rows, MAX_HISTORY)
+            return scores.index_put(older, (10 * model.repeat).expand(len(older[0])), accumulate=True)
 
         return score
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.batches import in_order, interleave, pad, shuffled, windows
+from client.batches import in_order, interleave, met_before, pad, shuffled, windows
 from client.splits import Histories
 
 
@@ -13,6 +13,27 @@ def test_pad_keeps_the_most_recent_events():
     assert batch.behaviours.tolist() == [[6, 7], [0, 0], [8, 0]]
     assert batch.mask.tolist() == [[True, True], [False, False], [True, False]]
     assert batch.users.tolist() == [10, 11, 12]
+
+
+def test_what_pad_cuts_off_counts_once_and_not_where_it_comes_again():
+    histories = Histories.from_lists([[9, 9], [1, 2, 1, 3, 2, 4], [], [5], [6, 7, 6]])
+    place, item = met_before(histories, np.array([1, 4, 2, 3, 0]), longest=2)
+    assert list(zip(place.tolist(), item.tolist(), strict=True)) == [(0, 1), (0, 3)]
+    place, item = met_before(histories, np.array([2, 4]), longest=1)
+    assert list(zip(place.tolist(), item.tolist(), strict=True)) == [(1, 7)]
+
+
+@given(st.lists(st.lists(st.integers(0, 6), max_size=12), min_size=1, max_size=6), st.integers(1, 8))
+def test_what_was_met_is_in_the_batch_or_before_it(lists, longest):
+    histories, rows = Histories.from_lists(lists), np.arange(len(lists))
+    batch, older = pad(histories, rows, rows, longest), met_before(histories, rows, longest)
+    found = list(zip(*(part.tolist() for part in older), strict=True))
+    assert found == sorted(set(found))
+    for row, items in enumerate(lists):
+        read = set(batch.items[row][batch.mask[row]].tolist())
+        before = {item for place, item in found if place == row}
+        assert not read & before
+        assert read | before == set(items)
 
 
 def test_windows_by_hand():

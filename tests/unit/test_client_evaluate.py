@@ -33,6 +33,18 @@ def test_blocks_give_the_ranks_of_one_case_at_a_time(members, plan, monkeypatch)
     assert whole.max() <= len(corpus.domain.catalog)
 
 
+def test_a_score_knows_all_that_was_met(members, plan):
+    corpus, model = members[0].corpus(plan), members[0].workshop.model(plan)
+    most = plan.model.max_history
+    recent = [1 + row % 5 for row in range(most)]
+    long, short = (
+        model_score(model, corpus, cases([rows], [[0]]))(np.zeros(1, np.int64)) for rows in ([30, *recent], recent)
+    )
+    more = (long - short)[0]
+    assert more.nonzero().squeeze(1).tolist() == [30]
+    torch.testing.assert_close(more[30], model.mix.weights()[2].detach())
+
+
 def test_time_protocol_strikes_seen_items(members, plan):
     from client.corpus import build_corpus
 

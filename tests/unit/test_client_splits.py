@@ -56,10 +56,10 @@ def test_loo_keeps_behaviours_beside_items():
 
 
 def test_a_history_of_5000_events_is_capped_to_the_most_recent():
-    parts = split(events(list(range(5000)), times=np.arange(5000.0)), "loo", max_history=50, max_events=200)
+    parts = split(events(list(range(5000)), times=np.arange(5000.0)), "loo", max_events=200)
     assert parts.train.row(0).tolist() == list(range(4798, 4998))
-    assert parts.valid.histories.row(0).tolist() == list(range(4948, 4998))
-    assert parts.test.histories.row(0).tolist() == list(range(4949, 4999))
+    assert parts.valid.histories.row(0).tolist() == list(range(4798, 4998))
+    assert parts.test.histories.row(0).tolist() == list(range(4799, 4999))
 
 
 def test_only_users_with_one_interaction_cannot_be_split():
@@ -86,15 +86,15 @@ def test_time_by_hand():
     # 106 events: the 90 % quantile lies at place 94.5 of the sorted times 0..105, between day 93 and day 94.
     # Before it lie days 0..93 and one event of user 1 (day 85), 95 in all; their 90 % quantile, at place 84.6,
     # lies between days 84 and 85.
-    parts = split(time_case(), "time", max_history=3, max_events=10)
+    parts = split(time_case(), "time", max_events=10)
     assert rows(parts.train) == [list(range(75, 85)), [], []]
     assert rows(parts.valid.seen) == [list(range(85)), [], []]
     assert rows(parts.test.seen) == [list(range(94)), [100], []]
     assert parts.valid.users.tolist() == [0, 1]
-    assert rows(parts.valid.histories) == [[82, 83, 84], []]
+    assert rows(parts.valid.histories) == [list(range(75, 85)), []]
     assert rows(parts.valid.targets) == [list(range(85, 94)), [100]]
     assert parts.test.users.tolist() == [0, 1, 2]
-    assert rows(parts.test.histories) == [[91, 92, 93], [100], []]
+    assert rows(parts.test.histories) == [list(range(84, 94)), [100], []]
     assert rows(parts.test.targets) == [list(range(94, 100)), [101, 5], [7]]  # 100 is old, 101 counts once
     assert any("3 users are asked, 1 of them without a history" in note for note in parts.notes)
 

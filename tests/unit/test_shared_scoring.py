@@ -6,7 +6,7 @@ import torch
 from support.stirred import stirred_scorer
 from support.tiny_members import tiny_plan
 
-from client.batches import pad
+from client.batches import met_before, pad
 from client.splits import Histories
 from shared.model import Space, positions_logits
 
@@ -33,16 +33,16 @@ def ask(scorer, past, user=None, among=None):
 
 
 def slow(scorer, rows, kinds, user, space, x):
-    """``positions_logits`` at the end of one history, over the catalogue alone."""
-    histories = Histories.from_lists([rows], [kinds])
-    batch = pad(
-        histories, np.zeros(1, np.int64), np.array([-1 if user is None else user]), scorer.model.plan.max_history
-    )
+    """``positions_logits`` at the end of one history, over the catalogue alone, and what is too old to be read."""
+    histories, longest = Histories.from_lists([rows], [kinds]), scorer.model.plan.max_history
+    batch = pad(histories, np.zeros(1, np.int64), np.array([-1 if user is None else user]), longest)
     last = torch.tensor([max(int(batch.mask.sum()) - 1, 0)])
     v = scorer.private.items(scorer.model.items(scorer.vectors.x))
     among = torch.arange(len(scorer))
     with torch.no_grad():
-        return positions_logits(scorer.model, space, x, v, batch, (FIRST, last), scorer.private, among)[0]
+        scores = positions_logits(scorer.model, space, x, v, batch, (FIRST, last), scorer.private, among)[0]
+    scores[met_before(histories, np.zeros(1, np.int64), longest)[1]] += scorer.weights[2].detach()
+    return scores
 
 
 @pytest.mark.parametrize("user", [None, 3])
@@ -56,6 +56,15 @@ def test_scores_are_those_of_the_training_loop(scorer, space, length, user):
     torch.testing.assert_close(scorer.scores(query), truth, rtol=1e-4, atol=1e-4)
     some = torch.tensor([5, 0, *rows[:3]])
     torch.testing.assert_close(scorer.scores(query, some), truth[some], rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_too_old_to_be_read_is_known_to_be_met(scorer):
+    most = scorer.model.plan.max_history
+    recent = [1 + row % 5 for row in range(most)]
+    long, short = scorer.past([30, 2, 31, *recent], [0] * (most + 3)), scorer.past(recent, [0] * most)
+    more = ask(scorer, long) - ask(scorer, short)
+    assert more.nonzero().squeeze(1).tolist() == [30, 31]  # 2 counts once: it stands in what is read
+    torch.testing.assert_close(more[[30, 31]], scorer.weights[2].detach().expand(2))
 
 
 def test_histories_side_by_side_are_those_one_by_one(scorer):
