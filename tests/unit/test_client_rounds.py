@@ -11,7 +11,7 @@ from client.rounds import DomainMember, coarse_weight, must_move
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
-from shared.model import initial_state
+from shared.model import initial_state, load_adapter_tensors
 from shared.payload import PAIRS, Task, common, table, table_name, update_from_bytes, update_to_bytes
 from shared.private import item_table
 
@@ -129,7 +129,9 @@ def test_owners_of_one_catalogue_share_item_tables_where_the_plan_says_so(member
     assert pairs.shape == (len(met), PAIRS)
     # One owner's table gives it back what it counted itself, and serves from it.
     finish = replace(task, kind="finish", round=3, adapter={**task.adapter, **moved})
-    private, _ = member.serve_best(member.workshop.model(plan), finish)
+    model = member.workshop.model(plan)
+    load_adapter_tensors(model, task.adapter)  # as ``finish`` does
+    private, _ = member.serve_best(model, finish)
     counted = member.corpus(plan).neighbours
     np.testing.assert_allclose(private.neighbours.cosines, counted.cosines, atol=0.05)
     member.finish(finish)
