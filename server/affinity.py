@@ -23,9 +23,9 @@ SOFT = 0.03  # width of the step from kin to stranger
 def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
     """The mean of LoRA deltas for all, and for each domain its own mixture of towers.
 
-    The first round mixes all: towers that start out together stay comparable. From the second on,
-    tower of domain i: sum over j of a_ij (its tower + its delta), a_ij in proportion to weight_j kin_ij, with
-    kin_ii = 1, kin_ij = sigmoid((likeness_ij - measure.kin) / SOFT) within a kind and 0 across (``server/kinds.py``).
+    Tower of domain i: sum over j of a_ij (its tower + its delta), a_ij in proportion to weight_j kin_ij, with
+    kin_ii = 1, kin_ij = sigmoid((likeness_ij - measure.kin) / SOFT) within a kind and 0 across (``server/kinds.py``);
+    in the first round 1 within a kind: towers that start out together stay comparable.
     The table of a catalogue (residuals and biases of its items and what was met together, where the plan shares them)
     is mixed likewise among its owners.
     Linear in the updates once a is known, and LoRA is averaged exactly as in the family ffa. Raises FederationError
@@ -40,9 +40,9 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
         names = [update.domain for update in came]
         weights = np.array([min(update.weight, cap) for update in came])
         alike, cosines = measure.take(kept, came, not memory)
-        found = kinds(alike)
-        every = np.tile(weights / weights.sum(), (len(came), 1))
-        shares = mixture(alike, weights, measure.kin, found) if memory else every
+        found = kinds(alike, first=not memory)
+        # In the first round likeness has no scale yet, so all of a kind are kin.
+        shares = mixture(alike if memory else np.full_like(alike, np.inf), weights, measure.kin, found)
         for key in sorted({key for update in came for key in update.delta if ".lora_" not in key}):
             have = [row for row, update in enumerate(came) if key in update.delta]  # all, or owners of one catalogue
             part = shares[np.ix_(have, have)]

@@ -4,19 +4,43 @@ import numpy as np
 
 from shared.metrics import Floats, Ints
 
-# Below it one kind may as well be cut at random. Measured: owners of one shop, cut in two, .05 to .26; of two and of
-# five shops, cut by shop, .42 to 1.
+MANY = 8  # domains; of fewer what two have beyond what all have in common is told by too little
+MOST = 50  # kinds that are tried at once
+# A cut must have this silhouette. Of likeness itself (fewer than MANY), measured: owners of one shop, cut in two, .05 to
+# .26; of two and of five shops, cut by shop, .42 to 1.
 STRUCTURE = 0.3
-MOST = 50  # kinds that are tried
+# Of what is beyond the common: owners of two and of five shops, cut by shop, .8 to 1 from the first round on, with the
+# own kind counting FLOOR at least; of likenesses that differ by chance alone, .15 apart, one table in ten or fewer
+# reaches it.
+BEYOND_STRUCTURE, FLOOR = 0.6, 0.3
 
 
-def kinds(alike: Floats) -> Ints:
+def kinds(alike: Floats, first: bool = False) -> Ints:
     """A number for each domain, the same for those of one kind: (domains,), from likeness (domains, domains).
 
-    Average linkage (Sokal & Michener 1958), cut into as many kinds as have the best silhouette (Rousseeuw 1987), taken
-    on likeness itself: how much liker a domain is to its own kind than to the next, as a part of the former. A fixed
-    bound on likeness cannot tell kinds apart in each federation: young towers of all kinds move alike at first.
+    Average linkage (Sokal & Michener 1958), cut into as many kinds as have the best silhouette (Rousseeuw 1987). A
+    fixed bound on likeness cannot tell kinds apart in each federation: young towers of all kinds move alike at first.
+    Of ``MANY`` domains that is taken out (``beyond``), and a kind of as many is cut once more; of fewer the ``first``
+    round tells nothing.
     """
+    if len(alike) < MANY:
+        return np.ones(len(alike), np.int64) if first else _cut(alike, STRUCTURE, 0.0)
+    found = np.zeros(len(alike), np.int64)
+    parts = [np.arange(len(alike))]
+    while parts:
+        rows = parts.pop()
+        cut = np.ones(len(rows), np.int64)
+        if len(rows) >= MANY:
+            cut = _cut(beyond(alike[np.ix_(rows, rows)]), BEYOND_STRUCTURE, FLOOR)
+        if (cut == cut[0]).all():
+            found[rows] = found.max() + 1
+        else:
+            parts.extend(rows[cut == one] for one in np.unique(cut))
+    return found
+
+
+def _cut(alike: Floats, least: float, floor: float) -> Ints:
+    """The cut of these domains with the best silhouette, (domains,); all ones where that is less than ``least``."""
     from scipy.cluster.hierarchy import fcluster, linkage  # slow to import, and few servers aggregate by affinity
     from scipy.spatial.distance import squareform
 
@@ -29,12 +53,29 @@ def kinds(alike: Floats) -> Ints:
     np.fill_diagonal(apart, 0)
     tree = linkage(squareform(apart, checks=False), "average")
     cuts = [fcluster(tree, number, "maxclust").astype(np.int64) for number in range(2, min(count, MOST + 1))]
-    best = max(cuts, key=lambda cut: silhouette(alike, cut))
-    return best if silhouette(alike, best) >= STRUCTURE else one
+    best = max(cuts, key=lambda cut: silhouette(alike, cut, floor))
+    return best if silhouette(alike, best, floor) >= least else one
 
 
-def silhouette(alike: Floats, labels: Ints) -> float:
-    """Mean over domains of (own - next) / own, or / next where that is larger.
+def beyond(alike: Floats) -> Floats:
+    """How much liker two domains are than each is to the others, and the others to one another: (domains, domains).
+
+    alike_ij - mean_k alike_ik - mean_k alike_jk + mean_kl alike_kl, where k and l are neither i nor j: what is left of
+    a table beside the effects of its rows and columns (Tukey 1949), unbiased because i and j are left out of them. Zero
+    on average where all have one thing in common and nothing else.
+    """
+    count = len(alike)
+    others = np.where(np.eye(count, dtype=np.bool_), 0.0, alike)
+    sums, total = others.sum(axis=1), others.sum()
+    row = (sums[:, None] - others) / (count - 2)
+    rest = (total - 2 * (sums[:, None] + sums[None, :] - others)) / ((count - 2) * (count - 3))
+    table: Floats = others - row - row.T + rest
+    np.fill_diagonal(table, 0.0)
+    return table
+
+
+def silhouette(alike: Floats, labels: Ints, floor: float = 0.0) -> float:
+    """Mean over domains of (own - next) / own, or / next where that is larger, or / ``floor`` where that is.
 
     ``own`` is the mean likeness to the others of the domain's kind, ``next`` that to the kind it is most like among the
     others, 0 at least. A domain that is alone of its kind counts 0; so does a single kind.
@@ -47,6 +88,6 @@ def silhouette(alike: Floats, labels: Ints) -> float:
     sums = (alike * ~np.eye(len(alike), dtype=np.bool_)) @ member
     own = sums[rows, place] / np.maximum(sizes[place] - 1, 1)
     following = np.where(member, 0.0, sums / sizes).max(axis=1)
-    larger = np.maximum(own, following)
+    larger = np.maximum(np.maximum(own, following), floor)
     values = np.where((sizes[place] > 1) & (larger > 0), (own - following) / np.where(larger > 0, larger, 1), 0.0)
     return float(values.mean())
