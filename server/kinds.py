@@ -6,12 +6,11 @@ from shared.metrics import Floats, Ints
 
 MANY = 8  # domains; of fewer what two have beyond what all have in common is told by too little
 MOST = 50  # kinds that are tried at once
-# A cut must have this silhouette. Of likeness itself (fewer than MANY), measured: owners of one shop, cut in two, .05 to
-# .26; of two and of five shops, cut by shop, .42 to 1.
+# The silhouette that a cut must have. Of likeness itself, measured: owners of one shop, cut in two, .05 to .26; of two
+# and of five shops, cut by shop, .42 to 1.
 STRUCTURE = 0.3
-# Of what is beyond the common: owners of two and of five shops, cut by shop, .8 to 1 from the first round on, with the
-# own kind counting FLOOR at least; of likenesses that differ by chance alone, .15 apart, one table in ten or fewer
-# reaches it.
+# Of what is beyond the common, the own kind counting FLOOR at least: by shop .8 to 1 from the first round on, under a
+# promise of epsilon 2 as well; of likenesses that differ by chance alone, .15 apart, one table in ten or fewer has it.
 BEYOND_STRUCTURE, FLOOR = 0.6, 0.3
 
 

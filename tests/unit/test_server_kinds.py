@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.kinds import STRUCTURE, kinds, silhouette
+from server.kinds import FLOOR, MANY, STRUCTURE, beyond, kinds, silhouette
 
 
 def blocks(sizes, within, across, noise=0.0, seed=0):
@@ -31,6 +31,46 @@ def test_a_silhouette_by_hand():
     assert silhouette(alike, np.array([1, 2, 1])) == pytest.approx((-0.75 + 0 - 0.5) / 3)
     assert silhouette(-alike, np.array([1, 1, 2])) == 0  # nobody is like anybody
     assert silhouette(alike, np.ones(3, int)) == 0
+
+
+def test_what_two_have_beyond_the_common_by_hand():
+    alike = np.array([[9.0, 5, 3, 1], [5, 9, 2, 2], [3, 2, 9, 4], [1, 2, 4, 9]])
+    found = beyond(alike)
+    # 5 less the means of (3, 1) and of (2, 2), and the 4 that the two others have.
+    assert found[0, 1] == pytest.approx(5 - 2 - 2 + 4)
+    assert found[2, 0] == pytest.approx(3 - (5 + 1) / 2 - (2 + 4) / 2 + 2)
+    assert np.array_equal(found, found.T)
+    assert np.diag(found).tolist() == [0] * 4
+
+
+@given(st.lists(st.floats(-1, 1), min_size=4, max_size=12), st.floats(0, 2))
+def test_nothing_is_beyond_what_each_has_with_all(own, common):
+    """However much of the common a domain has."""
+    own = np.array(own)
+    np.testing.assert_allclose(beyond(common + own[:, None] + own[None, :]), 0, atol=1e-9)
+
+
+def test_in_the_first_round_kinds_of_many_show_through_the_common_and_of_few_do_not():
+    """All move one way at first: likeness itself is much the same within kinds and across."""
+    alike, truth = blocks([4] * 5, 1.4, 0.95, noise=0.2)
+    way = np.random.default_rng(1).normal(0, 0.2, len(truth))  # how far each has gone the common way
+    alike = alike + way[:, None] + way[None, :]
+    assert silhouette(alike, truth) < STRUCTURE
+    assert (same(kinds(alike, first=True)) == same(truth)).all()
+    few, truth = blocks([3, 3], 1.4, 0.4)
+    assert len(truth) < MANY
+    assert len(set(kinds(few, first=True))) == 1
+    assert (same(kinds(few)) == same(truth)).all()
+
+
+def test_kinds_within_kinds():
+    """Two groups of two kinds each: what tells the groups apart hides the kinds."""
+    alike, truth = blocks([5] * 4, 2.0, 0.0, noise=0.05)
+    group = truth // 2
+    alike += np.where(same(group) & ~same(truth), 1.3, 0.0)
+    best = silhouette(beyond(alike), group, FLOOR)
+    assert best > silhouette(beyond(alike), truth, FLOOR)
+    assert (same(kinds(alike)) == same(truth)).all()
 
 
 def test_five_kinds_that_are_all_rather_alike_are_told_apart():
