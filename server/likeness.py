@@ -42,7 +42,7 @@ def of_users(kept: Tensors, came: Sequence[AdapterUpdate], first: bool) -> tuple
     for row, update in enumerate(came):
         place = named("direction", update.domain)
         directions[row] = KEEP * kept.get(place, np.float32(0)) + sketch(towers(update.delta))
-        # The first round tells nothing of kinds: while the rate warms up all move one way from the common start.
+        # The first is not kept: while the rate warms up all move one way from the common start.
         kept[place] = np.zeros(SKETCH, np.float32) if first else directions[row]
     cosines = cosine_table(directions.astype(np.float64))
     return likeness(cosines, np.array([update.weight for update in came])), cosines
