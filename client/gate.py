@@ -1,5 +1,5 @@
 """What a domain reaches alone, what lies between that and the federated model, and the gate: a domain never serves a
-federated model that its own validation does not find better."""
+federated model that its own validation finds worse."""
 
 import hashlib
 import json
@@ -23,8 +23,10 @@ from shared.payload import Tensors
 from shared.plan import Plan
 from shared.private import Private
 
-# By how much of its own figure: two trainings of one domain, apart in the order of batches alone, are as far apart as
-# that (simulations/LOG.md), so that less tells nothing of whose data went into them.
+# How much of its towers must be other domains', or a federated model is one more training of the domain's own data.
+KIN = 0.1
+# By how much of its own figure such a one must be better: two trainings of one domain, apart in the order of batches
+# alone, are as far apart as that (simulations/LOG.md).
 MARGIN = 0.01
 SHARES = (0.25, 0.5, 0.75)  # of the model trained alone, in a mean with the federated one
 
@@ -54,10 +56,11 @@ def candidate(name: str, valid: float, model: Recommender, private: Private) -> 
     return Candidate(name, valid, adapter_tensors(model), state, private.neighbours)
 
 
-def better(federated: Candidate, alone: Candidate) -> Candidate:
-    """The federated model where it validates better than the domain alone by more than ``MARGIN``, and where validation
-    tells nothing, for want of cases or of hits."""
-    return alone if alone.valid > 0 and federated.valid <= (1 + MARGIN) * alone.valid else federated
+def better(federated: Candidate, alone: Candidate, others: float) -> Candidate:
+    """The federated model where it validates no worse than the domain alone, and better by ``MARGIN`` where less than
+    ``KIN`` of it is ``others``'; also where validation tells nothing, for want of cases or of hits."""
+    least = alone.valid * (1 if others >= KIN else 1 + MARGIN)
+    return alone if alone.valid > 0 and federated.valid < least else federated
 
 
 def between(

@@ -51,6 +51,7 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
             local = np.stack(moved).astype(np.float64)
             mixed = np.einsum("ij,j...->i...", part, local).astype(np.float32)
             kept.update({named("tower", names[row], key): mixed[place] for place, row in enumerate(have)})
+        kept.update({named("others", name): np.float32([1 - shares[row, row]]) for row, name in enumerate(names)})
         each = weights / weights.sum()
         lora = {
             key: sum(p * u.delta[key].astype(np.float64) for p, u in zip(each, came, strict=True)).astype(np.float32)
@@ -65,7 +66,10 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
         start = named("tower", domain, "")
         return {key.removeprefix(start): value for key, value in (memory or {}).items() if key.startswith(start)}
 
-    return Aggregator(lambda: None, apply, "exact: LoRA as in ffa, towers mixed by affinity", offsets)
+    def others(memory: Tensors | None, domain: str) -> float:
+        return float((memory or {}).get(named("others", domain), np.zeros(1))[0])
+
+    return Aggregator(lambda: None, apply, "exact: LoRA as in ffa, towers mixed by affinity", offsets, others)
 
 
 def _outdated(key: str, came: list[AdapterUpdate]) -> bool:

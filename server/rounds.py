@@ -77,7 +77,8 @@ def tasks(state: ServerState, aggregator: Aggregator, kind: str) -> TaskFor:
     """Each domain's task of that kind: the common adapter, and on top what the aggregator holds for it alone."""
 
     def task_for(domain: str) -> Task:
-        return Task(kind, state.round, state.plan, adapter_for(state, aggregator, domain), state.base)
+        others = aggregator.others(state.memory, domain) if kind == "finish" else 0.0
+        return Task(kind, state.round, state.plan, adapter_for(state, aggregator, domain), state.base, others)
 
     return task_for
 

@@ -40,6 +40,7 @@ class Task:
     plan: Plan
     adapter: Tensors
     base: str  # fingerprint of the frozen base and its split
+    others: float = 0.0  # of a ``finish``: how much of the towers is other domains', 0 to 1, as the server has it
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class AdapterUpdate:
 
 def task_to_bytes(task: Task) -> bytes:
     head = {"kind": task.kind, "round": str(task.round), "plan": task.plan.to_json(), "base": task.base}
+    if task.others:
+        head["others"] = repr(float(task.others))
     return save(dense(task.adapter), metadata=head)
 
 
@@ -70,7 +73,10 @@ def task_from_bytes(raw: bytes) -> Task:
         plan = plan_from_json(_text(head, "plan"))
     except (ConfigError, TypeError, OverflowError) as error:  # the latter two: a value of an absurd kind or size
         raise PayloadError(f"the task's plan cannot be used: {error}") from None
-    return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"))
+    others = _number(head, "others") if "others" in head else 0.0
+    if not 0 <= others <= 1:
+        raise PayloadError(f"expected a part between 0 and 1 as 'others', found {others}")
+    return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"), others)
 
 
 def update_to_bytes(update: AdapterUpdate) -> bytes:
@@ -174,7 +180,7 @@ def _number(head: dict[str, str], key: str) -> float:
     try:
         return float(_text(head, key))
     except ValueError:
-        raise PayloadError(f"expected a number as the update's {key}; drop this update") from None
+        raise PayloadError(f"expected a number as {key!r}, found {head[key][:40]!r}") from None
 
 
 def _count(head: dict[str, str], key: str) -> int:

@@ -11,7 +11,7 @@ from server.affinity import by_affinity, mixture
 from server.aggregate import aggregator_for
 from server.kinds import kinds as find
 from server.likeness import CALM, FEWEST, KEEP, LEAST_TURNS, NOISE, NOISED, cosine_table, likeness, sketch
-from server.rounds import ServerState, adapter_for, step
+from server.rounds import ServerState, adapter_for, step, tasks
 from server.rule import Aggregator
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate
@@ -107,6 +107,19 @@ def test_of_many_domains_the_first_round_is_shared_within_kinds_alone():
     }
     own = by_affinity(4096).offsets(memory, "film1")["item.weight"]
     assert np.corrcoef(own, directions["tool"])[0, 1] < 0.1
+
+
+def test_a_domain_that_finishes_is_told_how_much_of_its_towers_is_others():
+    directions, draw = kinds()
+    given = updates(directions | {"lone": draw.normal(size=SIZE)}, draw, names=["film0", "film1", "film2", "lone0"])
+    _, memory, _ = after_two(given)
+    rule = by_affinity(4096)
+    assert rule.others(memory, "film0") == pytest.approx(2 / 3, abs=0.02)
+    assert rule.others(memory, "lone0") == pytest.approx(0, abs=0.01)
+    assert rule.others(memory, "unknown") == 0
+    state = ServerState(3, Plan(), {}, frozenset(), "base", memory)
+    assert tasks(state, rule, "finish")("film0").others == rule.others(memory, "film0")
+    assert tasks(state, rule, "train")("film0").others == 0
 
 
 def test_one_domain_alone_keeps_its_own():

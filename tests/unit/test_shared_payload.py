@@ -70,7 +70,7 @@ def test_a_quality_travels_where_there_is_one():
     assert b"quality" not in to_bytes(update)
     assert update_from_bytes(to_bytes(replace(update, quality=0.12))).quality == 0.12
     head = {"domain": "video", "round": "1", "weight": "1.0", "base": "base", "quality": "high"}
-    with pytest.raises(PayloadError, match="expected a number as the update's quality"):
+    with pytest.raises(PayloadError, match="expected a number as 'quality'"):
         update_from_bytes(raw_message({"__metadata__": head}))
 
 
@@ -97,6 +97,9 @@ def test_domain_names_are_short_and_printable(domain):
         ({"plan": '{"model": {"targets": 3}}'}, "plan cannot be used"),
         ({"plan": '{"train": {"lr": 1%s}}' % ("0" * 400)}, "plan cannot be used"),
         ({"base": None}, "has no 'base'"),
+        ({"others": "many"}, "expected a number as 'others', found 'many'"),
+        ({"others": "1.5"}, "between 0 and 1 as 'others'"),
+        ({"others": "nan"}, "between 0 and 1 as 'others'"),
     ],
 )
 def test_tasks_that_are_none(change, message):
