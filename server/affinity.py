@@ -51,7 +51,9 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
             local = np.stack(moved).astype(np.float64)
             mixed = np.einsum("ij,j...->i...", part, local).astype(np.float32)
             kept.update({named("tower", names[row], key): mixed[place] for place, row in enumerate(have)})
-        kept.update({named("others", name): np.float32([1 - shares[row, row]]) for row, name in enumerate(names)})
+        kept.update(
+            {named("others", name): np.array([1 - shares[row, row]], np.float32) for row, name in enumerate(names)}
+        )
         each = weights / weights.sum()
         lora = {
             key: sum(p * u.delta[key].astype(np.float64) for p, u in zip(each, came, strict=True)).astype(np.float32)
