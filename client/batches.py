@@ -10,6 +10,7 @@ import torch
 from client.splits import Histories
 from shared.model import Batch
 
+SPAN = 2**32  # more than there are items: a row and an item in one number
 POOL = 16  # batches that are sorted by length together: little padding, still random
 
 
@@ -39,16 +40,15 @@ def met_before(histories: Histories, rows: npt.NDArray[np.int64], longest: int) 
     once."""
     ends = histories.offsets[rows + 1]
     lengths = ends - histories.offsets[rows]
-    items = int(histories.items.max(initial=0)) + 1
 
     def keys(stops: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         owner = np.repeat(np.arange(len(rows)), counts)
         event = np.arange(len(owner)) + np.repeat(stops - np.cumsum(counts), counts)
-        return owner * items + histories.items[event]
+        return owner * SPAN + histories.items[event]
 
     kept = np.minimum(lengths, longest)
     older = np.setdiff1d(keys(ends - kept, lengths - kept), keys(ends, kept))
-    return torch.from_numpy(older // items), torch.from_numpy(older % items)
+    return torch.from_numpy(older // SPAN), torch.from_numpy(older % SPAN)
 
 
 class Windows(NamedTuple):

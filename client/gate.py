@@ -23,10 +23,8 @@ from shared.payload import Tensors
 from shared.plan import Plan
 from shared.private import Private
 
-# How much of its towers must be other domains', or a federated model is one more training of the domain's own data.
-KIN = 0.1
-# By how much of its own figure such a one must be better: two trainings of one domain, apart in the order of batches
-# alone, are as far apart as that (simulations/LOG.md).
+# By how much of its own figure a federated model without kin must be better: two trainings of one domain, apart in the
+# order of batches alone, are as far apart as that (simulations/LOG.md).
 MARGIN = 0.01
 SHARES = (0.25, 0.5, 0.75)  # of the model trained alone, in a mean with the federated one
 
@@ -56,10 +54,10 @@ def candidate(name: str, valid: float, model: Recommender, private: Private) -> 
     return Candidate(name, valid, adapter_tensors(model), state, private.neighbours)
 
 
-def better(federated: Candidate, alone: Candidate, others: float) -> Candidate:
-    """The federated model where it validates no worse than the domain alone, and better by ``MARGIN`` where less than
-    ``KIN`` of it is ``others``'; also where validation tells nothing, for want of cases or of hits."""
-    least = alone.valid * (1 if others >= KIN else 1 + MARGIN)
+def better(federated: Candidate, alone: Candidate, kin: bool) -> Candidate:
+    """The federated model where it validates no worse than the domain alone, and better by ``MARGIN`` where
+    no other domain is in its towers, ``kin``; also where validation tells nothing, for want of cases or of hits."""
+    least = alone.valid * (1 if kin else 1 + MARGIN)
     return alone if alone.valid > 0 and federated.valid < least else federated
 
 

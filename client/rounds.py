@@ -241,7 +241,7 @@ class DomainMember:
                 mixed = between(model, corpus, found, own, counted)
                 facts["valid"]["between"] = mixed.valid
                 found = max(found, mixed, key=lambda one: one.valid)  # the first of equals: federated
-            found = better(found, own, task.others)
+            found = better(found, own, task.kin)
             private = found.put(model, corpus)
         return private, {**facts, "served": found.name}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from server.rule import Aggregator
+from server.rule import KIN, Aggregator
 from server.screen import screen
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate, Task, Tensors, table
@@ -77,8 +77,9 @@ def tasks(state: ServerState, aggregator: Aggregator, kind: str) -> TaskFor:
     """Each domain's task of that kind: the common adapter, and on top what the aggregator holds for it alone."""
 
     def task_for(domain: str) -> Task:
-        others = aggregator.others(state.memory, domain) if kind == "finish" else 0.0
-        return Task(kind, state.round, state.plan, adapter_for(state, aggregator, domain), state.base, others)
+        # Yes or no: how much would tell a domain how large its kin are.
+        kin = kind == "finish" and aggregator.others(state.memory, domain) >= KIN
+        return Task(kind, state.round, state.plan, adapter_for(state, aggregator, domain), state.base, kin)
 
     return task_for
 

@@ -5,6 +5,9 @@ from typing import Any, NamedTuple
 
 from shared.payload import AdapterUpdate, Tensors
 
+# How much of a domain's towers must be others', or its model is one more training of its own data.
+KIN = 0.1
+
 
 class Aggregator(NamedTuple):
     """A rule that joins updates.

@@ -40,7 +40,7 @@ class Task:
     plan: Plan
     adapter: Tensors
     base: str  # fingerprint of the frozen base and its split
-    others: float = 0.0  # of a ``finish``: how much of the towers is other domains', 0 to 1, as the server has it
+    kin: bool = False  # of a ``finish``: whether other domains are in the towers, as the server says
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class AdapterUpdate:
 
 def task_to_bytes(task: Task) -> bytes:
     head = {"kind": task.kind, "round": str(task.round), "plan": task.plan.to_json(), "base": task.base}
-    if task.others:
-        head["others"] = repr(float(task.others))
+    if task.kin:
+        head["kin"] = "yes"
     return save(dense(task.adapter), metadata=head)
 
 
@@ -73,10 +73,9 @@ def task_from_bytes(raw: bytes) -> Task:
         plan = plan_from_json(_text(head, "plan"))
     except (ConfigError, TypeError, OverflowError) as error:  # the latter two: a value of an absurd kind or size
         raise PayloadError(f"the task's plan cannot be used: {error}") from None
-    others = _number(head, "others") if "others" in head else 0.0
-    if not 0 <= others <= 1:
-        raise PayloadError(f"expected a part between 0 and 1 as 'others', found {others}")
-    return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"), others)
+    if (kin := head.get("kin", "")) not in ("", "yes"):
+        raise PayloadError(f"expected 'yes' or nothing as 'kin', found {str(kin)[:40]!r}")
+    return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"), bool(kin))
 
 
 def update_to_bytes(update: AdapterUpdate) -> bytes:

@@ -52,11 +52,11 @@ def test_update_and_back(delta, domain, number, weight):
     same(back.delta, delta)
 
 
-@given(tensors, st.sampled_from(["train", "finish"]), st.integers(0, 10**9 - 1), st.integers(1, 100), st.floats(0, 1))
-def test_task_and_back(adapter, kind, number, rounds, others):
+@given(tensors, st.sampled_from(["train", "finish"]), st.integers(0, 10**9 - 1), st.integers(1, 100), st.booleans())
+def test_task_and_back(adapter, kind, number, rounds, kin):
     plan = Plan(federation=FederationPlan(rounds=rounds))
-    back = task_from_bytes(task_to_bytes(Task(kind, number, plan, adapter, "base", others)))
-    assert (back.kind, back.round, back.plan, back.base, back.others) == (kind, number, plan, "base", others)
+    back = task_from_bytes(task_to_bytes(Task(kind, number, plan, adapter, "base", kin)))
+    assert (back.kind, back.round, back.plan, back.base, back.kin) == (kind, number, plan, "base", kin)
     same(back.adapter, adapter)
 
 

@@ -109,7 +109,7 @@ def test_of_many_domains_the_first_round_is_shared_within_kinds_alone():
     assert np.corrcoef(own, directions["tool"])[0, 1] < 0.1
 
 
-def test_a_domain_that_finishes_is_told_how_much_of_its_towers_is_others():
+def test_a_domain_that_finishes_is_told_whether_others_are_in_its_towers():
     directions, draw = kinds()
     given = updates(directions | {"lone": draw.normal(size=SIZE)}, draw, names=["film0", "film1", "film2", "lone0"])
     _, memory, _ = after_two(given)
@@ -118,8 +118,11 @@ def test_a_domain_that_finishes_is_told_how_much_of_its_towers_is_others():
     assert rule.others(memory, "lone0") == pytest.approx(0, abs=0.01)
     assert rule.others(memory, "unknown") == 0
     state = ServerState(3, Plan(), {}, frozenset(), "base", memory)
-    assert tasks(state, rule, "finish")("film0").others == rule.others(memory, "film0")
-    assert tasks(state, rule, "train")("film0").others == 0
+    assert tasks(state, rule, "finish")("film0").kin
+    assert not tasks(state, rule, "finish")("lone0").kin
+    assert not tasks(state, rule, "train")("film0").kin
+    nearly = {"others\nfilm0": np.array([0.09], np.float32)}
+    assert not tasks(replace(state, memory=nearly), rule, "finish")("film0").kin
 
 
 def test_one_domain_alone_keeps_its_own():

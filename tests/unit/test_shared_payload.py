@@ -97,9 +97,7 @@ def test_domain_names_are_short_and_printable(domain):
         ({"plan": '{"model": {"targets": 3}}'}, "plan cannot be used"),
         ({"plan": '{"train": {"lr": 1%s}}' % ("0" * 400)}, "plan cannot be used"),
         ({"base": None}, "has no 'base'"),
-        ({"others": "many"}, "expected a number as 'others', found 'many'"),
-        ({"others": "1.5"}, "between 0 and 1 as 'others'"),
-        ({"others": "nan"}, "between 0 and 1 as 'others'"),
+        ({"kin": "many"}, "expected 'yes' or nothing as 'kin', found 'many'"),
     ],
 )
 def test_tasks_that_are_none(change, message):
