@@ -13,7 +13,8 @@ and the baselines, each on one domain alone
 import json
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from server.rounds import ServerState, adapter_for, step, tasks
 from shared.errors import ConfigError
 from shared.lora import save_adapter
 from shared.memory import give_back
-from shared.model import Recommender, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
+from shared.model import Recommender, base_fingerprint, initial_state, load_adapter_tensors, released_names
 from shared.payload import Tensors
 from shared.plan import Plan
 from shared.private import Private
@@ -75,7 +76,7 @@ class Comparison:
         write_json(self.out / "versions.json", versions())
         (self.out / "plan.json").write_text(self.plan.to_json(), encoding="utf-8")
         model = self.workshop.model(self.plan)
-        start = adapter_tensors(model)
+        start, _, _ = initial_state(self.plan)  # not what the resident model holds: another run may have trained it
         for member in self.everyone:
             member.corpus(self.plan)
         write_json(self.out / "fingerprints.json", self.fingerprints(model))
@@ -91,17 +92,24 @@ class Comparison:
         for method, fill in runs.items():
             wanted = method in methods or (method == "federated" and "personal" in methods)
             if wanted and not self.complete(method):
-                began = time.monotonic()
                 load_adapter_tensors(model, start)
-                fill(model, start)
-                self.seconds[method] = round(time.monotonic() - began, 1)
-                self.save()
+                with self.timed(method):
+                    fill(model, start)
             if method == "federated" and "personal" in methods and not self.complete("personal"):
-                began = time.monotonic()
-                self.personal(model)
-                self.seconds["personal"] = round(time.monotonic() - began, 1)
-                self.save()
+                with self.timed("personal"):
+                    self.personal(model)
         return self.save()
+
+    @contextmanager
+    def timed(self, method: str) -> Iterator[None]:
+        """Add what this takes to the method's seconds, also where it breaks off with some of its cells done."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[method] = round(self.seconds.get(method, 0.0) + time.monotonic() - began, 1)
+            if method in self.cells:
+                self.save()
 
     def reopen(self) -> None:
         """Take over the cells of an interrupted run of the same plan."""
@@ -120,8 +128,12 @@ class Comparison:
                     self.cells.setdefault(method, {})[name] = domain[method]
 
     def complete(self, method: str) -> bool:
-        """Whether every domain has this cell; parts of one are measured again."""
-        return len(self.cells.get(method, {})) == len(self.asked(method))
+        """Whether every domain asked has this cell."""
+        return not self.lacking(method)
+
+    def lacking(self, method: str) -> list[DomainMember]:
+        """Whose cells of a method are not there yet."""
+        return [member for member in self.asked(method) if member.name not in self.cells.get(method, {})]
 
     @property
     def everyone(self) -> list[DomainMember]:
@@ -132,11 +144,11 @@ class Comparison:
         return [*self.members, *(self.guests if method in ("zero_shot", "federated") else ())]
 
     def zero_shot(self, model: Recommender, start: Tensors) -> None:
-        for member in self.asked("zero_shot"):
+        for member in self.lacking("zero_shot"):
             self.put("zero_shot", member, self.ranked(model, member))
 
     def local(self, model: Recommender, start: Tensors) -> None:
-        for member in self.members:
+        for member in self.lacking("local"):
             corpus, tick = member.corpus(self.plan), self.tick(f"{member.name} alone")
             own = alone(model, corpus, self.plan, self.protocol, member.home.alone, tick)
             self.say(f"{member.name} alone: validation NDCG@10 {own.valid:.4f}")
@@ -156,7 +168,7 @@ class Comparison:
 
     def devices(self, model: Recommender, start: Tensors) -> None:
         """Each domain as a federation of its users' devices."""
-        for member in self.members:
+        for member in self.lacking("devices"):
             load_adapter_tensors(model, start)
             if self.plan.private:
                 tick = self.tick(f"{member.name}: devices")
@@ -176,7 +188,7 @@ class Comparison:
             raise ConfigError("together adds no noise and cannot go with privacy.epsilon; ask for devices")
         if self.protocol != "loo" or len(self.members) < 2:
             raise ConfigError("together expects two domains or more and --protocol loo")
-        for member in self.members:
+        for member in self.lacking("together"):
             others = [other.domain for other in self.members if other is not member]
             corpus, tick = member.corpus(self.plan), self.tick(f"{member.name}: devices, together")
             ranked, outcome = train_together(self.workshop, corpus, others, self.plan, tick)
@@ -185,7 +197,7 @@ class Comparison:
 
     def baseline(self, name: str, model: Recommender, start: Tensors) -> None:
         """One of the baselines, on each domain alone."""
-        for member in self.members:
+        for member in self.lacking(name):
             corpus = member.corpus(self.plan)
             recommend = fit_baseline(name, corpus, self.plan.federation.seed, self.workshop.tick)
             cases = corpus.split.test
@@ -227,7 +239,7 @@ class Comparison:
                 on_round(state)
         lora = {name: value for name, value in state.adapter.items() if ".lora_" in name}
         save_adapter(model.top.wrapped, lora, self.out / "adapter")
-        for member in self.asked("federated"):
+        for member in self.lacking("federated"):
             load_adapter_tensors(model, adapter_for(state, aggregator, member.name))
             self.put("federated", member, self.ranked(model, member))
             if self.carrier == "flower":  # its members fine-tuned at home when the last round was over
@@ -238,14 +250,15 @@ class Comparison:
         """Private fine-tuning on top of the global model; what serving needs goes into each home."""
         state = registry.load_state(self.out)
         task_for = tasks(state, aggregator_for(self.plan), "finish")
-        for member in self.members:
+        for member in self.lacking("personal"):
             task = task_for(member.name)
             load_adapter_tensors(model, task.adapter)
             private, facts = member.serve_best(model, task)
-            scores = self.put("personal", member, self.ranked(model, member, private))
-            self.say(f"{member.name} serves {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
+            scores = self.measured("personal", member, self.ranked(model, member, private))
             about = {"domain": member.name, "protocol": self.protocol, "personal": scores, **facts}
-            member.keep(model, private, task, about)
+            member.keep(model, private, task, about)  # before the cell: where that is, the home has what it serves
+            self.say(f"{member.name} serves {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
+            self.note("personal", member, scores)
 
     def spec(self) -> Path:
         """What Flower's actors need to open the members themselves."""
@@ -274,8 +287,12 @@ class Comparison:
         cases = corpus.split.test
         return rank_cases(cases, len(corpus.space), model_score(model, corpus, cases, private), TOP)
 
-    def put(self, method: str, member: DomainMember, ranked: Ranked) -> dict[str, Any]:
+    def put(self, method: str, member: DomainMember, ranked: Ranked) -> None:
         """Keep a cell: its means in the result, its cases one by one at the domain's home."""
+        self.note(method, member, self.measured(method, member, ranked))
+
+    def measured(self, method: str, member: DomainMember, ranked: Ranked) -> dict[str, Any]:
+        """A cell's means; its cases one by one lie at the domain's home from now on."""
         corpus = member.corpus(self.plan)
         metrics = report(ranked, corpus, corpus.split.test)
         place = member.home.folder / "cases" / f"{method}.npz"
@@ -285,7 +302,6 @@ class Comparison:
             allow_pickle=False,
             **{name: value.astype(np.float32) for name, value in per_case(ranked, corpus.split.test).items()},
         )
-        self.note(method, member, metrics)
         return metrics
 
     def note(self, method: str, member: DomainMember, metrics: dict[str, Any]) -> None:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from support.tiny_members import tiny_plan
@@ -23,3 +25,37 @@ def test_a_run_of_other_users_of_the_same_domains_is_not_gone_on_with(members, t
     fewer = DomainMember(subset(member.domain, np.arange(6), member.name), member.home, member.workshop)
     with pytest.raises(ConfigError, match="another --out"):
         Comparison(plan, [fewer], member.workshop, tmp_path, "loo").run(("zero_shot",))
+
+
+def test_a_run_that_broke_off_measures_only_what_is_not_there(members, tiny_base, tmp_path, monkeypatch):
+    plan = tiny_plan(tiny_base, "federation.family=affinity", "federation.rounds=1")
+    pair, methods = sorted(members[:2], key=lambda member: member.name), ("local", "personal")
+    whole = Comparison(plan, pair, pair[0].workshop, tmp_path / "whole", "loo", say=lambda line: None).run(methods)
+
+    def serve(self, model, task):
+        if self.name == pair[1].name:
+            raise KeyboardInterrupt
+        return before(self, model, task)
+
+    before = DomainMember.serve_best
+    monkeypatch.setattr(DomainMember, "serve_best", serve)
+    with pytest.raises(KeyboardInterrupt):
+        Comparison(plan, pair, pair[0].workshop, tmp_path / "parts", "loo", say=lambda line: None).run(methods)
+    left = json.loads((tmp_path / "parts" / "result.json").read_text())
+    assert "personal" in left["domains"][pair[0].name]
+    assert "personal" not in left["domains"][pair[1].name]
+    assert left["seconds_by_method"]["personal"] > 0
+
+    served: list[str] = []
+
+    def tell(self, model, task):
+        served.append(self.name)
+        return before(self, model, task)
+
+    monkeypatch.setattr(DomainMember, "serve_best", tell)
+    said: list[str] = []
+    after = Comparison(plan, pair, pair[0].workshop, tmp_path / "parts", "loo", say=said.append).run(methods)
+    assert served == [pair[1].name]
+    assert not any(line.startswith(("round", pair[0].name)) for line in said)
+    assert after["seconds_by_method"]["personal"] >= left["seconds_by_method"]["personal"]
+    assert after["macro"] == whole["macro"]
