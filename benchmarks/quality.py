@@ -23,6 +23,7 @@ NAMES = {
     "local": "ours, one domain alone",
     "federated": "ours, global model",
     "personal": "ours, federated + private",
+    "adopted": "ours, not trained: global model, counts at home",
     "devices": "ours, one user = one client",
     "together": "ours, devices that read all domains",
 }

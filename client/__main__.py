@@ -73,7 +73,10 @@ def main(
     quiet_libraries()
     place = home or Path("var/client") / (domain or "")
     context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
-    context.obj |= {"max_epsilon": max_epsilon, "protocol": protocol}
+    context.obj |= {"max_epsilon": max_epsilon, "protocol": protocol, "base": base}
+    with settled():
+        if protocol not in PROTOCOLS:
+            raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
     if context.invoked_subcommand is not None:
         return
     with settled():
@@ -81,8 +84,6 @@ def main(
             raise ConfigError(UNNAMED)
         if data is None:
             raise ConfigError("joining a federation needs --data FOLDER with this domain's files")
-        if protocol not in PROTOCOLS:
-            raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
         if share_quality and members is not None:
             raise ConfigError("--share-quality cannot go with --members: a secure sum tells of nobody alone")
         identity = None

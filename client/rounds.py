@@ -220,7 +220,7 @@ class DomainMember:
             **facts,
             "privacy": self.spent(task.plan),
         }
-        self.keep(model, private, task, result)
+        self.keep(model, private, task.plan, task.base, result)
 
     def serve_best(self, model: Recommender, task: Task) -> tuple[Private, dict[str, Any]]:
         """Fine-tune the federated model given, and leave in it whichever validates better: that, or our own alone.
@@ -245,11 +245,11 @@ class DomainMember:
             private = found.put(model, corpus)
         return private, {**facts, "served": found.name}
 
-    def keep(self, model: Recommender, private: Private, task: Task, result: dict[str, Any]) -> None:
+    def keep(self, model: Recommender, private: Private, plan: Plan, base: str, result: dict[str, Any]) -> None:
         """Save what serving needs into the home."""
         kept = Kept(
-            task.plan,
-            task.base,
+            plan,
+            base,
             self.domain.folder,
             self.name,
             self.protocol,

@@ -7,7 +7,7 @@ import typer
 
 from client.passport_commands import CodeBookFile, border_of
 from client.places import UNNAMED, finished
-from shared.console import settled, tell
+from shared.console import Bars, settled, tell
 from shared.errors import ConfigError
 
 RulesFile = Annotated[Path | None, typer.Option(help="Block-lists and age gates; default rules.toml at home.")]
@@ -17,6 +17,7 @@ def add_commands(app: typer.Typer) -> None:
     """Into the client's own."""
     app.command()(serve)
     app.command()(publish)
+    app.command()(adopt)
 
 
 def serve(
@@ -117,3 +118,38 @@ def publish(
         left = f" ({struck:,} more stay at home by its rules)" if struck else ""
         about = f"{len(found.catalog):,} items of {found.domain}{left}"
         typer.echo(f"{out}: {about}, fingerprint {found.catalog.fingerprint[:16]}")
+
+
+def adopt(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="The folder that `python -m server export` wrote.")],
+) -> None:
+    """Serve from a federation's model without training: needs --data; texts, and what is counted at home."""
+    with settled():
+        given = context.obj
+        if not given["domain"]:
+            raise ConfigError(UNNAMED)
+        if given["data"] is None:
+            raise ConfigError("adopting a model needs --data FOLDER with this domain's files")
+        with Bars() as bars:
+            from client.adopt import ADOPTED
+            from client.adopt import adopt as take
+            from client.rounds import open_member
+
+            member = open_member(
+                given["data"],
+                given["domain"],
+                given["home"],
+                cache=str(given["cache"]),
+                protocol=given["protocol"],
+                base=given["base"],
+            )
+            member.workshop.tick = bars.tick
+            bars.say(member.domain.describe())
+            bars.say("reading its texts, counting what its users met")
+            found = take(member, model)
+        if found["served"] != ADOPTED:
+            tell("the texts alone validate better than with the federation's adapter; served is what validates better")
+        for name, figures in (("the model alone", found["federated"]), ("with what is counted", found["personal"])):
+            typer.echo(f"{name}: HR@10 {figures['hr@10']:.4f}, NDCG@10 {figures['ndcg@10']:.4f}")
+        typer.echo(f"now: python -m client --domain {given['domain']} serve")

@@ -117,7 +117,7 @@ def evaluate(
 ) -> None:
     """Compare methods and baselines over several seeds, with bootstrap intervals and paired tests.
 
-    Methods: zero_shot, local, federated, personal, pooled, devices, together; baselines: popularity, item_knn,
+    Methods: zero_shot, local, federated, personal, adopted, pooled, devices, together; baselines: popularity, item_knn,
     bpr_mf, sasrec, unisrec, fedmf, fedncf, pfedrec.
     """
     quiet_libraries()

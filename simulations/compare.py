@@ -4,6 +4,7 @@ zero_shot  the frozen base's texts alone, nothing trained
 local      the domain alone, with everything it may use at home
 federated  the global model, as it leaves the last round
 personal   the global model, then private fine-tuning at home
+adopted    nothing trained at home: the global model as an unknown domain gets it, and what is counted at home
 pooled     all domains' data in one place: what no federation may do
 devices    no domain holds anything: each of its users is a client
 together   likewise, and a device also reads what it holds of the other domains
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from client.adopt import best
 from client.calibrate import calibrate
 from client.evaluate import TOP, Ranked, model_score, per_case, rank_cases, report
 from client.gate import alone
@@ -47,7 +49,8 @@ from simulations.private_devices import spent_by_devices, train_under_promise
 from simulations.versions import versions
 
 Say = Callable[[str], None]
-METHODS = ("zero_shot", "local", "federated", "personal", "pooled", "devices", "together")
+UNKNOWN = ""  # a domain that the server never heard of
+METHODS = ("zero_shot", "local", "federated", "personal", "adopted", "pooled", "devices", "together")
 
 
 @dataclass
@@ -84,13 +87,14 @@ class Comparison:
             "zero_shot": self.zero_shot,
             "local": self.local,
             "federated": self.federated,
+            "adopted": self.adopted,
             "pooled": self.pooled,
             "devices": self.devices,
             **{name: partial(self.baseline, name) for name in BASELINES},
             "together": self.together,  # last: its model is another one
         }
         for method, fill in runs.items():
-            wanted = method in methods or (method == "federated" and "personal" in methods)
+            wanted = method in methods or (method == "federated" and not {"personal", "adopted"}.isdisjoint(methods))
             if wanted and not self.complete(method):
                 load_adapter_tensors(model, start)
                 with self.timed(method):
@@ -141,7 +145,7 @@ class Comparison:
 
     def asked(self, method: str) -> list[DomainMember]:
         """Whose cells a method fills."""
-        return [*self.members, *(self.guests if method in ("zero_shot", "federated") else ())]
+        return [*self.members, *(self.guests if method in ("zero_shot", "federated", "adopted") else ())]
 
     def zero_shot(self, model: Recommender, start: Tensors) -> None:
         for member in self.lacking("zero_shot"):
@@ -256,9 +260,18 @@ class Comparison:
             private, facts = member.serve_best(model, task)
             scores = self.measured("personal", member, self.ranked(model, member, private))
             about = {"domain": member.name, "protocol": self.protocol, "personal": scores, **facts}
-            member.keep(model, private, task, about)  # before the cell: where that is, the home has what it serves
+            # Before the cell: where that is, the home has what it serves.
+            member.keep(model, private, task.plan, task.base, about)
             self.say(f"{member.name} serves {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
             self.note("personal", member, scores)
+
+    def adopted(self, model: Recommender, start: Tensors) -> None:
+        given = adapter_for(registry.load_state(self.out), aggregator_for(self.plan), UNKNOWN)
+        for member in self.lacking("adopted"):
+            corpus = member.corpus(self.plan)
+            found, valid = best(model, corpus, self.plan, given)
+            self.say(f"{member.name} untrained, takes {found.name}: validation NDCG@10 {spell(valid)}")
+            self.put("adopted", member, self.ranked(model, member, found.put(model, corpus)))
 
     def spec(self) -> Path:
         """What Flower's actors need to open the members themselves."""

@@ -12,6 +12,7 @@ NAMES = {  # method -> its column; broken so that five of them fit 80 characters
     "local": "local\nonly",
     "federated": "federated",
     "personal": "federated\n+ private",
+    "adopted": "adopted,\ncounted",
     "pooled": "pooled",
     "devices": "devices",
     "together": "devices,\ntogether",

@@ -31,6 +31,7 @@ COMMANDS = [
     ("client", "recommend"),
     ("client", "serve"),
     ("client", "publish"),
+    ("client", "adopt"),
     ("client", "explain"),
     ("client", "export"),
     ("client", "status"),
@@ -167,7 +168,7 @@ def test_settings_that_make_no_sense_change_nothing(name, words, message, tmp_pa
     [
         (("--protocol", "random"), "--protocol: expected one of loo, time, loo-99, found 'random'"),
         (("--carrier", "pigeon"), "--carrier: expected one of in-process, flower, found 'pigeon'"),
-        (("--only", "local,best"), "--only: expected one of zero_shot, local, federated, personal, pooled"),
+        (("--only", "local,best"), "--only: expected one of zero_shot, local, federated, personal, adopted"),
         (("--data", "nowhere"), "expected a folder with a domain's files at nowhere"),
         (("nowhere",), "expected a folder with a domain's files at nowhere"),
     ],

@@ -19,6 +19,17 @@ def test_a_round_in_which_nothing_is_everyones(members, tiny_base, tmp_path, set
     assert "round 1/1: largest common change 0" in said
 
 
+def test_a_domain_outside_adopts_the_model_and_trains_nothing(members, tiny_base, tmp_path):
+    plan = tiny_plan(tiny_base, "federation.family=affinity", "federation.rounds=1")
+    said: list[str] = []
+    made = Comparison(plan, members[:1], members[0].workshop, tmp_path, "loo", say=said.append, guests=members[1:2])
+    found = made.run(("zero_shot", "adopted"))["domains"][members[1].name]
+    assert found["adopted"]["ndcg@10"] > found["zero_shot"]["ndcg@10"]  # its own counts tell more than texts alone
+    assert not members[1].home.alone.exists()
+    assert not members[1].home.rounds.exists()
+    assert any(line.startswith(f"{members[1].name} untrained, takes") for line in said)
+
+
 def test_a_run_of_other_users_of_the_same_domains_is_not_gone_on_with(members, tiny_base, tmp_path):
     plan, member = tiny_plan(tiny_base), members[0]
     Comparison(plan, [member], member.workshop, tmp_path, "loo", say=lambda line: None).run(("zero_shot",))
