@@ -6,36 +6,33 @@ Nothing is learnt by gradients, nothing leaves the domain, no server is asked.
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from client.calibrate import calibrate
 from client.corpus import Corpus
-from client.evaluate import evaluate
-from client.gate import Candidate, candidate
+from client.evaluate import evaluate, validate
 from client.rounds import DomainMember
 from client.store import Home
 from shared.errors import ConfigError, DataError
-from shared.exported import read_exported
+from shared.exported import Exported
 from shared.model import Recommender, adapter_tensors, base_fingerprint, initial_state, load_adapter_tensors
 from shared.payload import Tensors, check_like
 from shared.plan import Plan
+from shared.private import Private
 
 ADOPTED, DRAWN = "adopted", "zero-shot"
 
 
-def adopt(member: DomainMember, folder: Path) -> dict[str, Any]:
-    """Take the model exported to ``folder`` into the member's home; what it reaches there.
+def adopt(member: DomainMember, given: Exported) -> dict[str, Any]:
+    """Take the model given into the member's home; what it reaches there.
 
-    Raises DataError for a folder that is none or damaged, PayloadError where the model does not fit ours, ConfigError
-    where the home serves what was trained.
+    Raises DataError, PayloadError where it does not fit ours, ConfigError where the home serves what was trained.
     """
     if trained(member.home):
         raise ConfigError(
             f"{member.home.folder} serves a model that was trained there, which this would replace; "
             "keep it, or pass another --home"
         )
-    given = read_exported(folder)
     plan = given.plan
     if member.base is not None:
         plan = replace(plan, model=replace(plan.model, base=member.base))
@@ -45,20 +42,18 @@ def adopt(member: DomainMember, folder: Path) -> dict[str, Any]:
         raise DataError(
             f"the model's base is {given.base[:60]!r}, ours is {own!r}; pass --base and the same checkpoint"
         )
-    check_like(given.adapter, adapter_tensors(model), f"the model in {folder}")
+    check_like(given.adapter, adapter_tensors(model), "the model given")
     corpus = member.corpus(plan)
     load_adapter_tensors(model, given.adapter)
     federated = evaluate(model, corpus, corpus.split.test)
-    found, valid = best(model, corpus, plan, given.adapter)
-    private = found.put(model, corpus)
+    private, facts = best(model, corpus, plan, given.adapter)
     result = {
         "domain": member.name,
         "protocol": member.protocol,
         "rounds": given.round,
         "federated": federated,
         "personal": evaluate(model, corpus, corpus.split.test, private),
-        "valid": valid,
-        "served": found.name,
+        **facts,
         "privacy": member.spent(plan),
     }
     member.keep(model, private, plan, own, result)
@@ -75,13 +70,17 @@ def trained(home: Home) -> bool:
         return True
 
 
-def best(model: Recommender, corpus: Corpus, plan: Plan, adapter: Tensors) -> tuple[Candidate, dict[str, float]]:
-    """The adapter given or, where that validates better, the one as drawn, each with its own counts; (it, validation
-    NDCG@10 of both). So nobody serves a federated model that is worse than the texts alone."""
-    found = []
-    for name, tensors in ((ADOPTED, adapter), (DRAWN, initial_state(plan)[0])):
+def best(model: Recommender, corpus: Corpus, plan: Plan, adapter: Tensors) -> tuple[Private, dict[str, Any]]:
+    """Leave in the model the adapter given or, where texts alone validate better by that, the one as drawn; what is
+    counted at home on top of it, and how both validate. So nobody serves an adapter that is worse than none."""
+    drawn = initial_state(plan)[0]
+    valid = {}
+    for name, tensors in ((DRAWN, drawn), (ADOPTED, adapter)):
         load_adapter_tensors(model, tensors)
-        private = corpus.private(model)
-        found.append(candidate(name, calibrate(model, corpus, private), model, private))
-    chosen = max(found, key=lambda one: one.valid)  # the first of equals: adopted
-    return chosen, {one.name: one.valid for one in found}
+        valid[name] = validate(model, corpus)
+    served = ADOPTED
+    if valid[DRAWN] > valid[ADOPTED]:
+        served = DRAWN
+        load_adapter_tensors(model, drawn)
+    private = corpus.private(model)
+    return private, {"served": served, "valid": {**valid, "counted": calibrate(model, corpus, private)}}

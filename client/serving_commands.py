@@ -131,6 +131,9 @@ def adopt(
             raise ConfigError(UNNAMED)
         if given["data"] is None:
             raise ConfigError("adopting a model needs --data FOLDER with this domain's files")
+        from shared.exported import read_exported
+
+        exported = read_exported(model)  # before what takes minutes
         with Bars() as bars:
             from client.adopt import ADOPTED
             from client.adopt import adopt as take
@@ -147,9 +150,12 @@ def adopt(
             member.workshop.tick = bars.tick
             bars.say(member.domain.describe())
             bars.say("reading its texts, counting what its users met")
-            found = take(member, model)
+            found = take(member, exported)
         if found["served"] != ADOPTED:
-            tell("the texts alone validate better than with the federation's adapter; served is what validates better")
-        for name, figures in (("the model alone", found["federated"]), ("with what is counted", found["personal"])):
+            tell("texts validate better here without the federation's adapter, so that is left out")
+        for name, figures in (
+            ("the federation's model", found["federated"]),
+            ("with what is counted", found["personal"]),
+        ):
             typer.echo(f"{name}: HR@10 {figures['hr@10']:.4f}, NDCG@10 {figures['ndcg@10']:.4f}")
         typer.echo(f"now: python -m client --domain {given['domain']} serve")

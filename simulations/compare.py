@@ -269,9 +269,9 @@ class Comparison:
         given = adapter_for(registry.load_state(self.out), aggregator_for(self.plan), UNKNOWN)
         for member in self.lacking("adopted"):
             corpus = member.corpus(self.plan)
-            found, valid = best(model, corpus, self.plan, given)
-            self.say(f"{member.name} untrained, takes {found.name}: validation NDCG@10 {spell(valid)}")
-            self.put("adopted", member, self.ranked(model, member, found.put(model, corpus)))
+            private, facts = best(model, corpus, self.plan, given)
+            self.say(f"{member.name} untrained, takes {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
+            self.put("adopted", member, self.ranked(model, member, private))
 
     def spec(self) -> Path:
         """What Flower's actors need to open the members themselves."""

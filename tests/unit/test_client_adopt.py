@@ -19,7 +19,7 @@ from server import registry
 from server.export import export
 from shared.errors import ConfigError, DataError, PayloadError
 from shared.exported import read_exported
-from shared.model import initial_state, load_adapter_tensors
+from shared.model import adapter_tensors, initial_state
 
 
 @pytest.fixture
@@ -45,11 +45,12 @@ def newcomer(members, tiny_base):
 
 
 def test_what_is_served_is_the_adapter_given_with_the_domains_own_counts(newcomer, given, plan):
-    found = adopt(newcomer, given)
+    found = adopt(newcomer, read_exported(given))
     kept = load(newcomer.home)
     assert found == json.loads(newcomer.home.result.read_text())
     assert found["served"] in (ADOPTED, DRAWN)
-    assert found["valid"][found["served"]] == max(found["valid"].values())
+    assert found["valid"][found["served"]] == max(found["valid"][name] for name in (ADOPTED, DRAWN))
+    assert found["valid"]["counted"] > found["valid"][found["served"]]
     served = read_exported(given).adapter if found["served"] == ADOPTED else initial_state(plan)[0]
     assert all(np.array_equal(kept.adapter[name], served[name]) for name in served)
     assert found["personal"]["ndcg@10"] != found["federated"]["ndcg@10"]
@@ -63,27 +64,28 @@ def test_what_is_served_is_the_adapter_given_with_the_domains_own_counts(newcome
 def test_whichever_adapter_validates_better_is_served(newcomer, plan):
     model, corpus = newcomer.workshop.model(plan), newcomer.corpus(plan)
     drawn = initial_state(plan)[0]
-    same, valid = best(model, corpus, plan, drawn)
-    assert same.name == ADOPTED  # the first of equals
-    assert valid[ADOPTED] == valid[DRAWN] == pytest.approx(validate(model, corpus, same.put(model, corpus)), abs=1e-6)
+    private, same = best(model, corpus, plan, drawn)
+    assert same["served"] == ADOPTED  # of equals
+    assert same["valid"][ADOPTED] == same["valid"][DRAWN]
+    assert same["valid"]["counted"] == pytest.approx(validate(model, corpus, private), abs=1e-6)
     spoilt = {**drawn, "mix.parts.weight": -drawn["mix.parts.weight"]}
-    other, valid = best(model, corpus, plan, spoilt)
-    assert other.name == DRAWN
-    assert valid[ADOPTED] < valid[DRAWN] == same.valid
-    load_adapter_tensors(model, spoilt)
-    assert np.array_equal(other.adapter["mix.parts.weight"], drawn["mix.parts.weight"])
+    _, other = best(model, corpus, plan, spoilt)
+    assert other["served"] == DRAWN
+    assert other["valid"][ADOPTED] < other["valid"][DRAWN] == same["valid"][DRAWN]
+    assert other["valid"]["counted"] == same["valid"]["counted"]
+    assert np.array_equal(adapter_tensors(model)["mix.parts.weight"], drawn["mix.parts.weight"])
 
 
 def test_a_trained_home_is_not_replaced_and_an_adopted_one_is(newcomer, given):
-    adopt(newcomer, given)
-    adopt(newcomer, given)
+    adopt(newcomer, read_exported(given))
+    adopt(newcomer, read_exported(given))
     newcomer.home.result.write_text(json.dumps({"served": "federated"}))
     before = newcomer.home.adapter.read_bytes()
     for left in (True, False):
         if not left:
             newcomer.home.result.unlink()
         with pytest.raises(ConfigError, match="trained there"):
-            adopt(newcomer, given)
+            adopt(newcomer, read_exported(given))
     assert newcomer.home.adapter.read_bytes() == before
 
 
@@ -92,11 +94,11 @@ def test_another_base_and_another_shape_are_refused_before_anything_is_written(n
     other = shutil.copytree(given, tmp_path / "other")
     (other / "manifest.json").write_text(json.dumps({**manifest, "base": "another"}))
     with pytest.raises(DataError, match="--base"):
-        adopt(newcomer, other)
+        adopt(newcomer, read_exported(other))
     wider = {**manifest, "plan": {**manifest["plan"], "model": {**manifest["plan"]["model"], "hidden": 17}}}
     (other / "manifest.json").write_text(json.dumps(wider))
     with pytest.raises(PayloadError, match="shape"):
-        adopt(newcomer, other)
+        adopt(newcomer, read_exported(other))
     assert not newcomer.home.about.exists()
 
 
@@ -106,7 +108,7 @@ def test_a_domain_too_small_to_ask_anybody_is_told_so(given, tiny_world, tiny_ba
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))  # one event of one user
     member = open_member(folder, "video", tmp_path / "home", cache=str(cache), base=str(tiny_base))
     with pytest.raises(DataError, match="bring more interactions"):
-        adopt(member, given)
+        adopt(member, read_exported(given))
     assert not member.home.about.exists()
 
 
