@@ -124,7 +124,7 @@ def save_model(folder: Path, adapter: Tensors, private: dict[str, torch.Tensor])
 def load(home: Home) -> Kept:
     """Read a finished run. Raises DataError when there is none or it is damaged."""
     if not home.about.is_file():
-        raise DataError(f"no finished run in {home.folder}; train first, or pass the run's folder with --run")
+        raise DataError(f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run")
     try:
         about = json.loads(home.about.read_text(encoding="utf-8"))
         return Kept(
