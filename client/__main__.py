@@ -277,7 +277,9 @@ def status(
 
         home = Home(finished(context.obj, run))
         if not home.result.is_file():
-            raise ConfigError(f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run")
+            raise ConfigError(
+                f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run"
+            )
         result: dict[str, Any] = json.loads(home.result.read_text(encoding="utf-8"))
         if events := read_events(home.ledger):
             delta = json.loads(home.about.read_text(encoding="utf-8"))["plan"]["privacy"]["delta"]

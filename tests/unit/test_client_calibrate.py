@@ -83,6 +83,8 @@ def test_the_choice_is_the_best_of_all_that_were_tried(bench, monkeypatch):
     monkeypatch.setattr(calibrate_module, "BLOCK_ROWS", 3)
     monkeypatch.setattr(calibrate_module, "WEIGHTS", (0.5, 4.0))
     monkeypatch.setattr(calibrate_module, "SHARPNESS", (10.0,))
+    monkeypatch.setattr(calibrate_module, "USUAL", (0.5, 10.0))
+    monkeypatch.setattr(calibrate_module, "SURE", 0.0)
     model, corpus, private = bench
     chosen = calibrate(model, corpus, private)
     found = []
@@ -90,6 +92,25 @@ def test_the_choice_is_the_best_of_all_that_were_tried(bench, monkeypatch):
         private.near.copy_(torch.tensor(near))
         found.append(validate(model, corpus, private))
     assert chosen == pytest.approx(max(found), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "off", "chosen"),
+    [
+        ([0.5, 0.0, 0.5, 0.0], [0.5, 0.1, 0.5, 0.0], [0.0] * 4, "usual"),  # .025 better, by one standard error .022
+        ([0.5, 0.0, 0.5, 0.0], [0.6, 0.1, 0.5, 0.1], [0.0] * 4, "other"),  # .075 by .022
+        ([0.5, 0.0, 0.5, 0.0], [0.5, 0.0, 0.5, 0.0], [0.0] * 4, "usual"),
+        ([0.1, 0.0, 0.1, 0.0], [0.1, 0.0, 0.0, 0.0], [0.2, 0.1, 0.1, 0.1], "off"),
+        ([0.0] * 4, [0.0] * 4, [0.0] * 4, "off"),  # nothing that could be seen
+    ],
+)
+def test_what_is_usual_stays_unless_something_is_better_beyond_chance(bench, monkeypatch, usual, other, off, chosen):
+    model, corpus, private = bench
+    settings = {"usual": (*calibrate_module.USUAL, model.plan.recency), "other": (4.0, 10.0, 1.0), "off": (0, 0, 0)}
+    cases = dict(zip(settings.values(), map(np.array, (usual, other, off)), strict=True))
+    monkeypatch.setattr(calibrate_module, "_try", lambda *_: cases)
+    calibrate_module._choose_near(model, corpus, private)
+    assert private.near.tolist() == pytest.approx(settings[chosen])
 
 
 def test_training_starts_without_them(bench, tiny_base):
@@ -203,7 +224,8 @@ def test_what_nobody_met_gets_it_and_nothing_else_does(bench, monkeypatch):
     model, corpus, private = bench
     monkeypatch.setattr(calibrate_module, "_extra", lambda *_: 1.5)
     monkeypatch.setattr(calibrate_module, "_crowd", lambda *_: 1.0)
-    monkeypatch.setattr(calibrate_module, "_try", lambda *_: {(0.0, 0.0, 0.0): 0.1, (1.0, 10.0, 1.0): 0.2})
+    usual = (*calibrate_module.USUAL, model.plan.recency)
+    monkeypatch.setattr(calibrate_module, "_try", lambda *_: {(0.0, 0.0, 0.0): np.zeros(4), usual: np.ones(4)})
     few = replace(corpus, split=replace(corpus.split, train=Histories.from_lists([[0, 1], [1, 0], [0, 4]])))
     calibrate(model, few, private)
     more = private.lift.numpy() - calibrate_module.lift(few.popularity)
