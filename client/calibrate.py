@@ -80,8 +80,8 @@ def lift(popularity: Ints) -> npt.NDArray[np.float32]:
 
 
 def _choose_near(model: Recommender, corpus: Corpus, private: Private) -> None:
-    """Set ``private.near``, where there are neighbours, to what validates best if that is beyond chance, else to what is
-    ``USUAL``, or off where that changes nothing.
+    """Set ``private.near``, where there are neighbours, to what validates best if that is beyond chance, else to what
+    is ``USUAL``, or off where that changes nothing.
 
     Of many settings the one that does best on a few hundred cases owes much of it to chance.
     """
