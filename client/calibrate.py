@@ -23,8 +23,11 @@ from shared.payload import COUNTED, Tensors
 from shared.private import Private
 from shared.seeding import stream
 
-USUAL = (1.0, 100.0)  # weight and sharpness that owners of five kinds of shops chose most often (simulations/LOG.md)
-OFF = (0.0, 0.0, 0.0)
+# Weight and sharpness that validated best over owners of five kinds of shops (simulations/LOG.md): of a domain's own
+# counts, and of those of all its kin, which are worth more.
+OWN, SHARED = (0.5, 100.0), (1.0, 100.0)
+Near = tuple[float, float, float]  # as in ``Private.near``
+OFF: Near = (0.0, 0.0, 0.0)
 SURE = 2.0  # standard errors by which something else must validate better
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 SHARPNESS = (1.0, 10.0, 100.0)
@@ -45,18 +48,19 @@ def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Ten
     (``payload.COUNTED``); they take the place of the domain's own.
     """
     private.uncalibrate()
-    popularity = corpus.popularity
+    popularity, usual = corpus.popularity, (*OWN, model.plan.recency)
     if counted and all(key in counted for key in COUNTED) and private.neighbours is not None:
         met, pairs = (counted[key] for key in COUNTED)
         private.neighbours = from_sketch(met, pairs, corpus.near)
         least = np.float64(met[met > 0].min(initial=np.inf))  # stands for one event
         popularity = np.rint((met / least).clip(0, 1e6)).astype(np.int64)
+        usual = (*SHARED, model.plan.recency)
     if model.plan.expected_counts:
         private.lift.copy_(torch.from_numpy(lift(popularity)))
-    _choose_near(model, corpus, private)
+    _choose_near(model, corpus, private, usual)
     if (more := _crowd(model, corpus, private)) > 1:
         private.lift += (more - 1) * (private.strength * private.bias).detach()
-        _choose_near(model, corpus, private)
+        _choose_near(model, corpus, private, usual)
     unmet = torch.from_numpy(popularity == 0)
     if model.plan.expected_counts and private.near[0] > 0 and bool(unmet.any()):
         private.lift[unmet] += _extra(model, corpus, private, unmet)
@@ -79,14 +83,13 @@ def lift(popularity: Ints) -> npt.NDArray[np.float32]:
     return found
 
 
-def _choose_near(model: Recommender, corpus: Corpus, private: Private) -> None:
+def _choose_near(model: Recommender, corpus: Corpus, private: Private, usual: Near) -> None:
     """Set ``private.near``, where there are neighbours, to what validates best if that is beyond chance, else to what
-    is ``USUAL``, or off where that changes nothing.
+    is ``usual``, or off where that changes nothing.
 
     Of many settings the one that does best on a few hundred cases owes much of it to chance.
     """
     if private.neighbours is not None:
-        usual = (*USUAL, model.plan.recency)
         private.near.zero_()
         found = _try(model, corpus, private)
         best = max(found, key=lambda near: found[near].mean())
@@ -112,11 +115,9 @@ def _crowd(model: Recommender, corpus: Corpus, private: Private) -> float:
 
 
 @torch.no_grad()
-def _try(
-    model: Recommender, corpus: Corpus, private: Private
-) -> dict[tuple[float, float, float], npt.NDArray[np.float64]]:
+def _try(model: Recommender, corpus: Corpus, private: Private) -> dict[Near, npt.NDArray[np.float64]]:
     """NDCG@10 of some validation cases, (cases,), under each setting of ``private.near``, one of which is off."""
-    parts: dict[tuple[float, float, float], list[npt.NDArray[np.float64]]] = defaultdict(list)
+    parts: dict[Near, list[npt.NDArray[np.float64]]] = defaultdict(list)
     for part, scores in _scored(model, corpus, _some(corpus.split.valid), private):
         batch = pad(part.histories, np.arange(len(part)), part.users, model.plan.max_history)
         at = (torch.arange(len(part)), (batch.mask.sum(1) - 1).clamp(min=0))

@@ -83,7 +83,7 @@ def test_the_choice_is_the_best_of_all_that_were_tried(bench, monkeypatch):
     monkeypatch.setattr(calibrate_module, "BLOCK_ROWS", 3)
     monkeypatch.setattr(calibrate_module, "WEIGHTS", (0.5, 4.0))
     monkeypatch.setattr(calibrate_module, "SHARPNESS", (10.0,))
-    monkeypatch.setattr(calibrate_module, "USUAL", (0.5, 10.0))
+    monkeypatch.setattr(calibrate_module, "OWN", (0.5, 10.0))
     monkeypatch.setattr(calibrate_module, "SURE", 0.0)
     model, corpus, private = bench
     chosen = calibrate(model, corpus, private)
@@ -106,10 +106,10 @@ def test_the_choice_is_the_best_of_all_that_were_tried(bench, monkeypatch):
 )
 def test_what_is_usual_stays_unless_something_is_better_beyond_chance(bench, monkeypatch, usual, other, off, chosen):
     model, corpus, private = bench
-    settings = {"usual": (*calibrate_module.USUAL, model.plan.recency), "other": (4.0, 10.0, 1.0), "off": (0, 0, 0)}
+    settings = {"usual": (1.0, 100.0, 0.8), "other": (4.0, 10.0, 1.0), "off": (0, 0, 0)}
     cases = dict(zip(settings.values(), map(np.array, (usual, other, off)), strict=True))
     monkeypatch.setattr(calibrate_module, "_try", lambda *_: cases)
-    calibrate_module._choose_near(model, corpus, private)
+    calibrate_module._choose_near(model, corpus, private, settings["usual"])
     assert private.near.tolist() == pytest.approx(settings[chosen])
 
 
@@ -224,7 +224,7 @@ def test_what_nobody_met_gets_it_and_nothing_else_does(bench, monkeypatch):
     model, corpus, private = bench
     monkeypatch.setattr(calibrate_module, "_extra", lambda *_: 1.5)
     monkeypatch.setattr(calibrate_module, "_crowd", lambda *_: 1.0)
-    usual = (*calibrate_module.USUAL, model.plan.recency)
+    usual = (*calibrate_module.OWN, model.plan.recency)
     monkeypatch.setattr(calibrate_module, "_try", lambda *_: {(0.0, 0.0, 0.0): np.zeros(4), usual: np.ones(4)})
     few = replace(corpus, split=replace(corpus.split, train=Histories.from_lists([[0, 1], [1, 0], [0, 4]])))
     calibrate(model, few, private)
@@ -248,7 +248,12 @@ def test_what_owners_counted_together_takes_the_place_of_ones_own(bench, monkeyp
     met[0] = 9
     _, pairs = corpus.pairs()
     scale = np.float32(1 / 512)  # as a mean over owners' weights comes
+    usual: list[calibrate_module.Near] = []
+    choose = calibrate_module._choose_near
+    monkeypatch.setattr(calibrate_module, "_choose_near", lambda *given: usual.append(given[3]) or choose(*given))
+    calibrate(model, corpus, corpus.private(model))
     calibrate(model, corpus, private, {"met": met.astype(np.float32) * scale, "pairs": pairs * scale})
+    assert usual == [(*calibrate_module.OWN, 0.8), (*calibrate_module.SHARED, 0.8)]
     np.testing.assert_allclose(private.lift, calibrate_module.lift(met), rtol=1e-6)
     assert not np.array_equal(private.lift, calibrate_module.lift(corpus.popularity))
     assert not torch.equal(private.neighbours.cosines, corpus.neighbours.cosines)
