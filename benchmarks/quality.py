@@ -45,7 +45,7 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
     # Same-kind's owners are all in small-shop, beside two small ones.
     asked["small-shop"] = ("7", ["scenario", "small-shop", "--root", shops, "--shops", "instruments,scientific"])
     # All kinds at once, with owners small enough for it, and what each kind's four could reach together.
-    asked["twenty-owners"] = ("7", ["scenario", "same-kind", "--root", shops, "--users", "1000", "--rounds", "6"])
+    asked["twenty-owners"] = ("7", ["scenario", "same-kind", "--root", shops, "--users", "1000"])
     asked["twenty-owners-pooled"] = ("7", ["scenario", "pooled-kind", "--root", shops, "--users", "4000"])
     four = ["--shops", "instruments,scientific,arts,office"]
     three = ["--shops", "instruments,scientific,office"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from server.kinds import kinds
+from server.kinds import Bools, kinds, told
 from server.likeness import CALM, Floats, Measure, named
 from server.rule import Aggregator
 from shared.errors import FederationError
@@ -24,8 +24,8 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
     """The mean of LoRA deltas for all, and for each domain its own mixture of towers.
 
     Tower of domain i: sum over j of a_ij (its tower + its delta), a_ij in proportion to weight_j kin_ij, with
-    kin_ii = 1, kin_ij = sigmoid((likeness_ij - measure.kin) / SOFT) within a kind and 0 across (``server/kinds.py``);
-    in the first round 1 within a kind: towers that start out together stay comparable.
+    kin_ii = 1, kin_ij = 0 across kinds (``server/kinds.py``) and sigmoid((likeness_ij - measure.kin) / SOFT) within,
+    but 1 where both are told to be of it, and in the first round: towers that start out together stay comparable.
     The table of a catalogue (residuals and biases of its items and what was met together, where the plan shares them)
     is mixed likewise among its owners.
     Linear in the updates once a is known, and LoRA is averaged exactly as in the family ffa. Raises FederationError
@@ -42,7 +42,8 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
         alike, cosines = measure.take(kept, came, not memory)
         found = kinds(alike, first=not memory)
         # In the first round likeness has no scale yet, so all of a kind are kin.
-        shares = mixture(alike if memory else np.full_like(alike, np.inf), weights, measure.kin, found)
+        likely = alike if memory else np.full_like(alike, np.inf)
+        shares = mixture(likely, weights, measure.kin, found, told(alike, found))
         for key in sorted({key for update in came for key in update.delta if ".lora_" not in key}):
             have = [row for row, update in enumerate(came) if key in update.delta]  # all, or owners of one catalogue
             part = shares[np.ix_(have, have)]
@@ -79,9 +80,11 @@ def _outdated(key: str, came: list[AdapterUpdate]) -> bool:
     return any(key.startswith(named("tower", u.domain, TABLE)) and key.rpartition("\n")[2] not in u.delta for u in came)
 
 
-def mixture(alike: Floats, weights: Floats, bound: float, of: Ints) -> Floats:
-    """How much of domain j goes into domain i, ``of`` which kinds they are: rows sum to 1, (domains, domains)."""
+def mixture(alike: Floats, weights: Floats, bound: float, of: Ints, sure: Bools) -> Floats:
+    """How much of domain j goes into domain i, ``of`` which kinds they are, and which pairs are kin for ``sure``: rows
+    sum to 1, (domains, domains)."""
     kin = 1 / (1 + np.exp(np.clip((bound - alike) / SOFT, -60, 60)))
+    kin[sure] = 1.0
     kin[of[:, None] != of] = 0.0
     np.fill_diagonal(kin, 1.0)
     shares: Floats = kin * weights

@@ -1,8 +1,11 @@
 """Of how many kinds are the domains, and which is of which? One kind for all where nothing speaks for several."""
 
 import numpy as np
+import numpy.typing as npt
 
 from shared.metrics import Floats, Ints
+
+Bools = npt.NDArray[np.bool_]
 
 MANY = 8  # domains; of fewer what two have beyond what all have in common is told by too little
 MOST = 50  # kinds that are tried at once
@@ -27,8 +30,7 @@ def kinds(alike: Floats, first: bool = False) -> Ints:
     round tells nothing. On the diagonal stands by how much noise a domain's likenesses were raised: who has much more
     of it than others is not asked how many kinds there are, but placed in the nearest.
     """
-    noise = np.where(np.diag(alike) > 0, np.diag(alike), np.inf)
-    clear = np.flatnonzero(noise <= NOISY * np.median(noise))
+    clear = np.flatnonzero(_clear(alike))
     if len(clear) < MANY:
         return np.ones(len(alike), np.int64) if first else _cut(alike, STRUCTURE, 0.0)
     found = np.zeros(len(alike), np.int64)
@@ -44,6 +46,23 @@ def kinds(alike: Floats, first: bool = False) -> Ints:
             parts.extend(rows[cut == one] for one in np.unique(cut))
     for row in np.setdiff1d(np.arange(len(alike)), clear):
         found[row] = _nearest(alike[row, clear], alike[np.ix_(clear, clear)], found[clear])
+    return found
+
+
+def told(alike: Floats, labels: Ints) -> Bools:
+    """Which pairs are of one kind beyond doubt, (domains, domains): where many domains were cut into several kinds,
+    those of one kind that were asked. However far each has settled on ways of its own, the cut is made against all."""
+    clear = _clear(alike)
+    if clear.sum() < MANY or (labels[clear] == labels[clear][0]).all():
+        return np.zeros(alike.shape, np.bool_)
+    found: Bools = (labels[:, None] == labels) & clear[:, None] & clear
+    return found
+
+
+def _clear(alike: Floats) -> Bools:
+    """Whose likenesses are not raised by much more noise than the others', (domains,)."""
+    noise = np.where(np.diag(alike) > 0, np.diag(alike), np.inf)
+    found: Bools = noise <= NOISY * np.median(noise)
     return found
 
 

@@ -10,12 +10,15 @@ from server import registry
 from server.affinity import by_affinity, mixture
 from server.aggregate import aggregator_for
 from server.kinds import kinds as find
+from server.kinds import told
 from server.likeness import CALM, FEWEST, KEEP, LEAST_TURNS, NOISE, NOISED, cosine_table, likeness, sketch
 from server.rounds import ServerState, adapter_for, step, tasks
 from server.rule import Aggregator
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate
 from shared.plan import Plan, read_plan
+
+NOBODY = np.zeros((2, 2), np.bool_)  # no pair of two domains is told to be kin
 
 
 class TestAffinity(AggregatorContract):
@@ -137,20 +140,39 @@ def test_one_domain_alone_keeps_its_own():
 
 def test_strangers_keep_to_themselves():
     alike = np.array([[1.0, 0.2], [0.2, 1.0]])
-    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0]), CALM.kin, np.ones(2)), np.eye(2), atol=0.03)
-    half = mixture(np.array([[1.0, CALM.kin], [CALM.kin, 1.0]]), np.ones(2), CALM.kin, np.ones(2))
+    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0]), CALM.kin, np.ones(2), NOBODY), np.eye(2), atol=0.03)
+    half = mixture(np.array([[1.0, CALM.kin], [CALM.kin, 1.0]]), np.ones(2), CALM.kin, np.ones(2), NOBODY)
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
 
 
 def test_several_kinds_that_are_all_alike_do_not_mix():
     of = np.repeat([0, 1, 2], 3)
     alike = np.where(of[:, None] == of, 1.3, 0.7)
-    shares = mixture(alike, np.ones(9), CALM.kin, find(alike))
+    shares = mixture(alike, np.ones(9), CALM.kin, find(alike), told(alike, find(alike)))
     np.testing.assert_allclose(shares, np.where(of[:, None] == of, 1 / 3, 0.0))
+    pair = alike[2:4, 2:4]
     few = mixture(
-        alike[2:4, 2:4], np.ones(2), CALM.kin, find(alike[2:4, 2:4])
+        pair, np.ones(2), CALM.kin, find(pair), told(pair, find(pair))
     )  # of two domains nothing says that they are two kinds
     np.testing.assert_allclose(few, 0.5, atol=0.01)
+
+
+def test_what_is_told_to_be_one_kind_shares_all_however_little_is_left_in_common():
+    """And an owner of few users, who was placed there, as much as it is like each of them."""
+    of = np.array([0] * 4 + [1] * 5)
+    alike = np.where(of[:, None] == of, CALM.kin - 0.2, 0.0)
+    alike[8, 4:8] = alike[4:8, 8] = [CALM.kin + 0.4] * 2 + [CALM.kin - 0.4] * 2
+    np.fill_diagonal(alike, [1.0] * 8 + [9.0])
+    found = find(alike)
+    assert (found[:, None] == found).tolist() == (of[:, None] == of).tolist()
+    sure = told(alike, found)
+    assert sure[4:8, 4:8].all()
+    assert not sure[8].any()
+    shares = mixture(alike, np.ones(9), CALM.kin, found, sure)
+    np.testing.assert_allclose(shares[0], [0.25] * 4 + [0.0] * 5)
+    np.testing.assert_allclose(shares[8], [0.0] * 4 + [1 / 3, 1 / 3, 0.0, 0.0, 1 / 3], atol=1e-3)
+    assert not told(alike[4:, 4:], np.ones(5)).any()  # of few nothing is
+    assert not told(alike, np.ones(9)).any()  # nor where all are of one kind
 
 
 def test_a_small_owner_is_as_much_kin_as_a_large_one():
