@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.kinds import FLOOR, MANY, STRUCTURE, beyond, kinds, silhouette
+from server.kinds import FLOOR, MANY, STRUCTURE, beyond, kinds, silhouette, told
 
 
 def blocks(sizes, within, across, noise=0.0, seed=0):
@@ -125,6 +125,24 @@ def test_who_is_not_known_yet_is_placed_anywhere_and_asked_nothing():
     alike, truth = blocks([4, 4], 1.0, 0.1)
     alike = np.pad(alike, (0, 1))  # under a promise, before its third round
     assert (same(kinds(alike)[:8]) == same(truth)).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sizes", [[4, 4, 1], [4, 4, 1, 1], [8, 8, 1]])
+def test_who_has_no_kin_is_told_none_wherever_it_was_put(sizes, seed):
+    alike, truth = blocks(sizes, 1.0, 0.2, noise=0.06, seed=seed)
+    found = kinds(alike)
+    assert (same(found) != same(truth)).any()  # put with others, whom it would spoil
+    sure = told(alike, found)
+    assert not (sure & ~same(truth)).any()
+    large = truth < 2
+    assert (sure == (same(truth) & ~np.eye(len(truth), dtype=np.bool_)))[np.ix_(large, large)].all()
+
+
+def test_of_two_alone_nothing_is_told():
+    alike, truth = blocks([4, 4, 2], 1.0, 0.1, noise=0.02)
+    assert (same(kinds(alike)) == same(truth)).all()
+    assert told(alike, truth).sum() == 2 * 4 * 3
 
 
 @given(st.permutations(range(9)))
