@@ -189,7 +189,7 @@ def test_private_parameters_of_another_shape_are_refused(home, cache, tmp_path):
 
 
 def test_a_home_without_a_finished_run_says_what_to_do(cache, tmp_path):
-    with pytest.raises(DataError, match=r"no finished run in .*; train first"):
+    with pytest.raises(DataError, match=r"no finished run in .*; train or adopt first"):
         open_serving(Home(tmp_path), cache)
 
 
