@@ -77,9 +77,8 @@ def main(
     with settled():
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
-    if context.invoked_subcommand is not None:
-        return
-    with settled():
+        if context.invoked_subcommand is not None:
+            return
         if not domain:
             raise ConfigError(UNNAMED)
         if data is None:

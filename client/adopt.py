@@ -17,7 +17,6 @@ from shared.errors import ConfigError, DataError
 from shared.exported import Exported
 from shared.model import Recommender, adapter_tensors, base_fingerprint, initial_state, load_adapter_tensors
 from shared.payload import Tensors, check_like
-from shared.plan import Plan
 from shared.private import Private
 
 ADOPTED, DRAWN = "adopted", "zero-shot"
@@ -46,7 +45,7 @@ def adopt(member: DomainMember, given: Exported) -> dict[str, Any]:
     corpus = member.corpus(plan)
     load_adapter_tensors(model, given.adapter)
     federated = evaluate(model, corpus, corpus.split.test)
-    private, facts = best(model, corpus, plan, given.adapter)
+    private, facts = best(model, corpus, initial_state(plan)[0], given.adapter)
     result = {
         "domain": member.name,
         "protocol": member.protocol,
@@ -70,10 +69,9 @@ def trained(home: Home) -> bool:
         return True
 
 
-def best(model: Recommender, corpus: Corpus, plan: Plan, adapter: Tensors) -> tuple[Private, dict[str, Any]]:
-    """Leave in the model the adapter given or, where texts alone validate better by that, the one as drawn; what is
+def best(model: Recommender, corpus: Corpus, drawn: Tensors, adapter: Tensors) -> tuple[Private, dict[str, Any]]:
+    """Leave in the model the adapter given or, where texts alone validate better by it, the one as ``drawn``; what is
     counted at home on top of it, and how both validate. So nobody serves an adapter that is worse than none."""
-    drawn = initial_state(plan)[0]
     valid = {}
     for name, tensors in ((DRAWN, drawn), (ADOPTED, adapter)):
         load_adapter_tensors(model, tensors)

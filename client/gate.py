@@ -55,8 +55,8 @@ def candidate(name: str, valid: float, model: Recommender, private: Private) -> 
 
 
 def better(federated: Candidate, alone: Candidate, kin: bool) -> Candidate:
-    """The federated model where it validates no worse than the domain alone, and better by ``MARGIN`` where
-    no other domain is in its towers, ``kin``; also where validation tells nothing, for want of cases or of hits."""
+    """The federated model where it validates no worse than the domain alone, and better by ``MARGIN`` where it
+    has no ``kin``, no other domain in its towers; also where validation tells nothing, for want of cases or of hits."""
     least = alone.valid * (1 if kin else 1 + MARGIN)
     return alone if alone.valid > 0 and federated.valid < least else federated
 

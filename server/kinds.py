@@ -19,8 +19,8 @@ BEYOND_STRUCTURE, FLOOR = 0.6, 0.3
 # among small owners it strays far above all others': of ten owners those of 100 and 500 users had three to ten times
 # the median, and one kind was cut in two around them.
 NOISY = 2.0
-# Of what domains have beyond the common with their kind, the median of all: owners had .4 to 1.8 of it in each round of
-# five runs, a domain of no kind that was put with four others hardly any (generated: none in 19 of 20 tables above .3).
+# Of what domains have beyond the common with their kind, the median of all: owners had .4 to 1.9 of it in each round of
+# four runs, a domain of no kind that was put with four others or more hardly any (generated, four tables: .05 at most).
 BELONGS = 1 / 3
 
 

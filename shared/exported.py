@@ -21,10 +21,11 @@ from shared.lora import save_adapter
 from shared.model import Recommender
 from shared.payload import Tensors, dense
 from shared.plan import Plan, plan_from_json
-from shared.whole import PUBLIC, write_whole
+from shared.whole import PUBLIC, read_bounded, write_whole
 
 FORMAT = 1
 MANIFEST, TOWERS, ADAPTER = "manifest.json", "towers.safetensors", "adapter/adapter_model.safetensors"
+AGAIN = "copy the whole folder again"
 MOST_MANIFEST = 2**20  # bytes
 MOST_BYTES = 2**28  # of a file of tensors
 
@@ -72,7 +73,7 @@ def read_exported(folder: Path) -> Exported:
             f"{folder} holds no exported model; who runs the server makes one: python -m server export --out FOLDER"
         )
     try:
-        manifest = json.loads(_bounded(place, MOST_MANIFEST).decode("utf-8"))
+        manifest = json.loads(read_bounded(place, MOST_MANIFEST, AGAIN).decode("utf-8"))
         known, base, number = manifest["format"], manifest["base"], manifest["round"]
         hashes = {name: manifest["sha256"][name] for name in (ADAPTER, TOWERS)}
         plan = plan_from_json(json.dumps(manifest["plan"]))
@@ -82,7 +83,7 @@ def read_exported(folder: Path) -> Exported:
         raise DataError(f"{place}: expected a model of format {FORMAT}; export it with this version")
     adapter: Tensors = {}
     for name, digest in hashes.items():
-        raw = _bounded(folder / name, MOST_BYTES)
+        raw = read_bounded(folder / name, MOST_BYTES, AGAIN)
         if hashlib.sha256(raw).hexdigest() != digest:
             raise DataError(f"{folder / name} is damaged: its SHA-256 is not the one in {MANIFEST}; copy it again")
         try:
@@ -90,19 +91,6 @@ def read_exported(folder: Path) -> Exported:
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{folder / name} holds no tensors ({type(error).__name__}); export it again") from None
     return Exported(adapter, plan, base, number)
-
-
-def _bounded(path: Path, most: int) -> bytes:
-    try:
-        if not path.is_file():  # nor a pipe that never ends
-            raise DataError(f"expected a file at {path}, found none; copy the whole folder again")
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check its permissions") from None
-    if len(raw) > most:
-        raise DataError(f"{path}: expected at most {most:,} bytes")
-    return raw
 
 
 def _sha256(path: Path) -> str:

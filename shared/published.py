@@ -17,7 +17,7 @@ from typing import Any
 
 from shared.catalog import Catalog
 from shared.errors import DataError
-from shared.whole import PUBLIC, write_whole
+from shared.whole import PUBLIC, read_bounded, write_whole
 
 FORMAT = 1
 HEAD, ITEMS = "catalogue.json", "items.jsonl"
@@ -27,6 +27,7 @@ MOST_HEAD = 2**20  # of catalogue.json
 MOST_LINE = 2**17
 MOST_NAME, MOST_TITLE, MOST_TEXT = 64, 2000, 8000  # letters; of an id four times a name
 MOST_ATTRIBUTES = 64
+AGAIN = "publish the catalogue again"
 GROUPS = ("tail", "known", "head")
 # What ends a line on a terminal or means something to it, and halves of letters that no encoding knows.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -91,8 +92,8 @@ def read_published(folder: Path) -> Published:
         raise DataError(
             f"{folder} holds no published catalogue; its owner makes one: python -m client --domain NAME publish FOLDER"
         )
-    head = _checked(_bounded(folder / HEAD, MOST_HEAD), folder / HEAD)
-    return _published(head, _bounded(folder / ITEMS, MOST_BYTES), folder / ITEMS)
+    head = _checked(read_bounded(folder / HEAD, MOST_HEAD, AGAIN), folder / HEAD)
+    return _published(head, read_bounded(folder / ITEMS, MOST_BYTES, AGAIN), folder / ITEMS)
 
 
 def _published(head: dict[str, Any], raw: bytes, path: Path) -> Published:
@@ -175,16 +176,3 @@ def _text(value: object, most: int, where: str, least: int = 0) -> None:
         raise DataError(f"{where}: expected a text of {least} to {most:,} letters")
     if CONTROL.search(value):
         raise DataError(f"{where}: expected letters that show, found a control letter")
-
-
-def _bounded(path: Path, most: int) -> bytes:
-    try:
-        if not path.is_file():  # nor a pipe that never ends
-            raise DataError(f"expected a file at {path}, found none; publish the catalogue again")
-        with path.open("rb") as file:
-            raw = file.read(most + 1)
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}; check its permissions") from None
-    if len(raw) > most:
-        raise DataError(f"{path}: expected at most {most:,} bytes")
-    return raw

@@ -1,4 +1,4 @@
-"""Files that are there whole, or as they were before: written aside, fsynced, renamed."""
+"""Files that are there whole, or as they were before: written aside, fsynced, renamed; and read within limits."""
 
 import fcntl
 import os
@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from shared.errors import DataError
 
 LEFT = re.compile(r"\..+\.[0-9a-f]{8}")  # the name of a file aside
 OWNER, PUBLIC = 0o600, 0o666  # who may read; the latter as the process's umask lets
@@ -48,6 +50,20 @@ def write_whole(path: Path, raw: bytes, mode: int = OWNER) -> None:
     """The same for bytes that are at hand."""
     with aside(path, mode) as made:
         made.write_bytes(raw)
+
+
+def read_bounded(path: Path, most: int, again: str) -> bytes:
+    """A file that came from elsewhere, ``most`` bytes at most. Raises DataError; ``again`` says how to get another."""
+    try:
+        if not path.is_file():  # nor a pipe that never ends
+            raise DataError(f"expected a file at {path}, found none; {again}")
+        with path.open("rb") as file:
+            raw = file.read(most + 1)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; check its permissions") from None
+    if len(raw) > most:
+        raise DataError(f"{path}: expected at most {most:,} bytes")
+    return raw
 
 
 def _sync(path: Path) -> None:

@@ -269,7 +269,7 @@ class Comparison:
         given = adapter_for(registry.load_state(self.out), aggregator_for(self.plan), UNKNOWN)
         for member in self.lacking("adopted"):
             corpus = member.corpus(self.plan)
-            private, facts = best(model, corpus, self.plan, given)
+            private, facts = best(model, corpus, start, given)
             self.say(f"{member.name} untrained, takes {facts['served']}: validation NDCG@10 {spell(facts['valid'])}")
             self.put("adopted", member, self.ranked(model, member, private))
 

@@ -64,12 +64,12 @@ def test_what_is_served_is_the_adapter_given_with_the_domains_own_counts(newcome
 def test_whichever_adapter_validates_better_is_served(newcomer, plan):
     model, corpus = newcomer.workshop.model(plan), newcomer.corpus(plan)
     drawn = initial_state(plan)[0]
-    private, same = best(model, corpus, plan, drawn)
+    private, same = best(model, corpus, drawn, drawn)
     assert same["served"] == ADOPTED  # of equals
     assert same["valid"][ADOPTED] == same["valid"][DRAWN]
     assert same["valid"]["counted"] == pytest.approx(validate(model, corpus, private), abs=1e-6)
     spoilt = {**drawn, "mix.parts.weight": -drawn["mix.parts.weight"]}
-    _, other = best(model, corpus, plan, spoilt)
+    _, other = best(model, corpus, drawn, spoilt)
     assert other["served"] == DRAWN
     assert other["valid"][ADOPTED] < other["valid"][DRAWN] == same["valid"][DRAWN]
     assert other["valid"]["counted"] == same["valid"]["counted"]
