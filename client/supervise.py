@@ -13,11 +13,11 @@ from pathlib import Path
 from client.secure_sum import Identity, SecureSum
 from client.worker import Desk, Member, serving
 from shared.errors import ConfigError
-from shared.processes import flower_env, flower_tool, free_port, is_loopback, signals, spawn, stop
+from shared.processes import flower_env, free_port, is_loopback, signals, spawn, stop
 
 ADMITTED = b"SuperNode ID"  # an exit may come seconds after the start: only this line means "in"
 DELIVERED = b"Sent successfully"
-GONE = b"Giving up reconnection"  # said after --max-wait-time; the process itself lingers
+GONE = b"Giving up reconnection"  # said after --max-wait-time
 LINGER_S = 4.0  # Flower voids a sent answer whose node left before the server looked, and that looks every 0.5 s
 DELIVERY_S = 15.0  # the SuperNode looks for a finished reply every 0.5 s; more only when the server is gone
 POLL_S = 0.2
@@ -100,7 +100,7 @@ def supernode_command(link: Link, socket: Path, once: bool = False) -> list[str]
 
     It looks for a server that went away for ever, or with ``once`` as long as for one that has not come yet.
     """
-    command = [flower_tool("flower-supernode"), "--superlink", link.superlink]
+    command = [sys.executable, "-m", "client.supernode", "--superlink", link.superlink]
     command += ["--host", "127.0.0.1", "--port", str(free_port())]
     command += ["--node-config", f'domain="{link.domain}" socket="{socket}"']
     if once:
@@ -123,7 +123,7 @@ def _keep_connected(link: Link, socket: Path, desk: Desk, stopped: threading.Eve
             stop(node)
         if stopped.is_set() or (once and desk.finished.is_set()):
             return 0
-        if admitted and once:
+        if admitted and once and GONE in link.log.read_bytes():
             desk.say(f"{link.superlink} went away before the run was over; start both again (server: --resume)")
             return 1
         if admitted:  # it was in and fell out: a new outage, a new deadline
@@ -146,8 +146,7 @@ def _watch(
     while node.poll() is None and not stopped.wait(POLL_S):
         if not admitted and (admitted := ADMITTED in link.log.read_bytes()):
             desk.say(f"{link.domain}: connected to {link.superlink}")
-        lost = once and admitted and GONE in link.log.read_bytes()
-        if lost or (not admitted and time.monotonic() >= deadline):
+        if not admitted and time.monotonic() >= deadline:
             break
         if once and desk.finished.is_set():
             _wait_delivered(node, link, stopped)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from support.failing_superlink import failing_superlink
 from support.fake_member import NAMES, FakeMember, carry_for, fake_plan, fake_start
 
 from server import registry
@@ -54,6 +55,15 @@ class Federation:
         while text not in self.said(label):
             assert time.monotonic() < deadline, f"{label} never said {text!r}:\n{self.said(label)}"
             time.sleep(0.1)
+
+    def ended(self, label: str, process: subprocess.Popen, timeout_s: float) -> int:
+        """Exit status; where it does not end, all that was said and Flower's own logs."""
+        try:
+            return process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            logs = sorted([*self.folder.glob("*.out"), *self.folder.rglob("*.log")])
+            told = "\n".join(f"== {log.name} of {log.parent.name}\n{log.read_text()[-4000:]}" for log in logs)
+            raise AssertionError(f"{label} did not end within {timeout_s:g} s:\n{told}") from None
 
     def left(self) -> list[str]:
         """Command lines of processes that still belong to this federation."""
@@ -101,7 +111,7 @@ def test_killed_and_resumed_run_equals_the_loop_in_process(federation):
 
     resumed = federation.server("resumed", "run", 2, 3, 60, "--resume")
     # Flower takes up to 60 s to see that the killed server's run is dead, and more on a busy machine.
-    assert resumed.wait(200) == 0, federation.said("resumed")
+    assert federation.ended("resumed", resumed, 230) == 0, federation.said("resumed")
     assert "round 2/2: 3 domains (book, music, video)" in federation.said("resumed")
     assert [client.wait(30) for client in clients] == [0, 0, 0]
 
@@ -197,3 +207,16 @@ def test_client_gives_up_when_nobody_answers(federation):
     )
     assert status == 1
     assert "did not admit video within 2 s; start the server" in lines[-1]
+
+
+@pytest.mark.parametrize("fails", ["pull", "heartbeat"])
+def test_a_client_whose_connection_a_failing_server_ended_comes_again(federation, fails):
+    with failing_superlink(int(federation.port), fails):
+        client = federation.client("video")  # of one run: the server has not gone away, so it goes on as well
+        deadline = time.monotonic() + 90
+        while federation.said("video").count("video: connected to") < 2:
+            assert client.poll() is None, federation.said("video")
+            assert time.monotonic() < deadline, federation.said("video")
+            time.sleep(0.1)
+    client.terminate()
+    assert client.wait(20) == 0
