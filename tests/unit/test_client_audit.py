@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 import client.audit_report as audit_report
 from client import audit_clock
 from client.__main__ import app
-from client.audit import Asked, divergence, popularity_groups, reliability, stability
+from client.audit import Asked, divergence, popularity_groups, reliability
 from client.audits import latest, make_audit, seconds_until_due
 from client.dataset import read_domain
+from client.drift import stability
 from client.http_api import application
 from client.journal import HARMFUL, Feedback, Journal
 from client.service import HomeService, Who
