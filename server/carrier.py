@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
+import numpy as np
 from flwr.app import Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
@@ -11,15 +12,16 @@ from server.members import Members
 from server.rounds import Carrier, ServerState, TaskFor
 from server.secure_sum import secure_carrier
 from shared.errors import FederationError, PayloadError
-from shared.payload import AdapterUpdate, task_to_bytes, update_from_bytes
+from shared.payload import AdapterUpdate, Task, task_to_bytes, update_from_bytes
 from shared.secure_payload import is_secure
+from shared.secure_sum import FEWEST
 from shared.wire import MAX_REASON, Answer, answer_from_record, clean, question_to_record, task_to_record, timeout_of
 
 Tell = Callable[[str, str], None]  # (who, why there is no update)
 POLL_S = 0.5  # Flower's own send_and_receive polls every 3 s
 LOOK_S = 5.0  # how often, while answers are waited for, who is there is looked at
 STEP_S = 120.0  # most for a step of a secure sum: all but the first only compute masks
-MEET_S = 60.0  # for a relay to say whose it is: it starts in some seconds, later on a busy machine
+MEET_S = 180.0  # for relays to say whose they are: each starts in some seconds, later on a busy machine
 
 
 def carrier_for(
@@ -34,7 +36,7 @@ def carrier_for(
         answers = ask(grid, raws, wait_s, members, tell, poll_s)
         return {node: answer.raw for node, answer in answers.items()}
 
-    return secure_carrier(lambda: wait_for(grid, members, poll_s), put, state.released, tell)
+    return secure_carrier(lambda: wait_for(grid, members, poll_s, FEWEST), put, state.released, tell)
 
 
 def grid_carrier(grid: Grid, members: Members, timeout_s: float, tell: Tell, poll_s: float = POLL_S) -> Carrier:
@@ -46,13 +48,17 @@ def grid_carrier(grid: Grid, members: Members, timeout_s: float, tell: Tell, pol
 
     def carry(task_for: TaskFor) -> Iterator[AdapterUpdate]:
         nodes = wait_for(grid, members, poll_s)
-        answers = exchange(grid, nodes, task_for, timeout_s, members, tell, poll_s)
+        sent = addressed(grid, nodes, task_for, members, poll_s)
+        named = dict(members.names)
+        answers = ask(grid, sent, timeout_s, members, tell, poll_s)
         updates = []
         for node, answer in answers.items():
             try:
                 update = update_from_bytes(answer.raw)
                 if update.domain != answer.domain:
                     raise PayloadError(f"answers for {update.domain!r}, expected its own name")
+                if not _same(task_for(named.get(node, "")), task_for(update.domain)):
+                    raise PayloadError("was not known when tasks went out, and trained on from towers not its own")
             except PayloadError as error:
                 tell(members.name(node), str(error))
                 continue
@@ -70,13 +76,17 @@ def finish(
     Raises FederationError when nobody is there: then the run can be resumed to deliver it.
     """
     nodes = wait_for(grid, members, poll_s)
-    answers = exchange(grid, nodes, task_for, timeout_s, members, tell, poll_s)
+    sent = addressed(grid, nodes, task_for, members, poll_s)
+    for node in [node for node in nodes if node not in members.names]:
+        del sent[node]  # the adapter of whom it is not would be kept as final
+        tell(members.name(node), f"did not say within {MEET_S:g} s which domain it is")
+    answers = ask(grid, sent, timeout_s, members, tell, poll_s)
     return sorted(answer.domain for answer in answers.values())
 
 
-def wait_for(grid: Grid, members: Members, poll_s: float) -> list[int]:
-    """Ids of the nodes that are there; all that are wanted the first time, at least one afterwards."""
-    need = 1 if members.met else members.wanted
+def wait_for(grid: Grid, members: Members, poll_s: float, least: int = 1) -> list[int]:
+    """Ids of the nodes that are there; all that are wanted the first time, afterwards ``least`` at least."""
+    need = least if members.met else max(members.wanted, least)
     deadline = time.monotonic() + members.wait_s
     while len(nodes := members.see(grid.get_node_ids())) < need:
         if time.monotonic() >= deadline:
@@ -89,15 +99,11 @@ def wait_for(grid: Grid, members: Members, poll_s: float) -> list[int]:
     return nodes
 
 
-def exchange(
-    grid: Grid, nodes: list[int], task_for: TaskFor, timeout_s: float, members: Members, tell: Tell, poll_s: float
-) -> dict[int, Answer]:
-    """The answers of ``ask`` to a task for each node."""
+def addressed(grid: Grid, nodes: list[int], task_for: TaskFor, members: Members, poll_s: float) -> dict[int, bytes]:
+    """A task for each node, in bytes; a node that nobody knows is asked first whose it is."""
     if task_for("").round > 1:  # before that, nobody has anything of its own
         meet(grid, [node for node in nodes if node not in members.names], members, poll_s)
-    tasks = {node: task_for(members.names.get(node, "")) for node in nodes}
-    raws = {node: task_to_bytes(task) for node, task in tasks.items()}
-    return ask(grid, raws, timeout_s, members, tell, poll_s)
+    return {node: task_to_bytes(task_for(members.names.get(node, ""))) for node in nodes}
 
 
 def ask(
@@ -125,7 +131,7 @@ def ask(
 def meet(grid: Grid, nodes: list[int], members: Members, poll_s: float) -> None:
     """Learn which domains these nodes speak for, from their relays: each may be due a task of its own.
 
-    A node that does not say so in time stays unknown, and gets what an unknown domain gets.
+    A node that does not say so in time stays unknown, and is given what an unknown domain is given.
     """
     if not nodes:
         return
@@ -133,6 +139,13 @@ def meet(grid: Grid, nodes: list[int], members: Members, poll_s: float) -> None:
     for node, reply in _replies(grid, waiting, MEET_S, poll_s, members):
         with suppress(PayloadError):
             members.heard(node, _answer(reply).domain)
+
+
+def _same(one: Task, two: Task) -> bool:
+    """Whether both start from the same adapter."""
+    return one.adapter.keys() == two.adapter.keys() and all(
+        np.array_equal(value, two.adapter[key]) for key, value in one.adapter.items()
+    )
 
 
 def _send(grid: Grid, records: dict[int, RecordDict]) -> dict[str, int]:

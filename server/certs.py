@@ -41,7 +41,7 @@ def make_certificates(folder: Path, members: Sequence[str], hosts: Sequence[str]
             raise ConfigError(f"--member: expected a plain name, found {name!r}")
         if name in members[:place]:
             raise ConfigError(f"--member: {name!r} is named twice")
-    files = [folder / "members" / name for name in members]
+    files = [folder / "members" / file for name in members for file in (name, f"{name}.pub")]
     files += [] if there else [folder / "server.crt", folder / "server.key"]
     for path in files:
         if path.exists():

@@ -85,7 +85,10 @@ def state_of(run_dir: Path, plan: Plan, done: int, now: Mapping[str, Any]) -> tu
     if (run_dir / "error.json").is_file():
         return FAILED, str(read_json(run_dir / "error.json").get("reason", ""))
     if done >= plan.federation.rounds:
-        return DONE, ""
+        # Without a job nobody waits for the final adapter: a run in simulation.
+        if (run_dir / "done.json").is_file() or not (run_dir / "job.json").is_file():
+            return DONE, ""
+        return STOPPED, "no server works on it; python -m server --resume delivers the final adapter"
     return STOPPED, "no server works on it; python -m server --resume goes on after the last complete round"
 
 

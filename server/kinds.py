@@ -73,9 +73,11 @@ def told(alike: Floats, labels: Ints) -> Bools:
 
 
 def _clear(alike: Floats) -> Bools:
-    """Whose likenesses are not raised by much more noise than the others', (domains,)."""
-    noise = np.where(np.diag(alike) > 0, np.diag(alike), np.inf)
-    found: Bools = noise <= NOISY * np.median(noise)
+    """Whose likenesses are not raised by much more noise than the others', (domains,); of whom nothing is known yet,
+    who is like nobody, not even itself, is none of them unless all are so."""
+    noise = np.diag(alike)
+    known = noise > 0
+    found: Bools = known & (noise <= NOISY * np.median(noise[known])) if known.any() else ~known
     return found
 
 

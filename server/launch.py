@@ -18,6 +18,7 @@ from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors
 from shared.plan import Plan
 from shared.processes import check_port, free_port, is_loopback, signals, spawn, stop
+from shared.secure_sum import FEWEST
 
 ROOT = Path(__file__).resolve().parents[1]  # holds pyproject.toml with [tool.flwr.app]
 POLL_S = 0.3
@@ -52,7 +53,7 @@ def run_server(
     Raises ConfigError when the settings cannot work, FederationError when another server works in
     ``run_dir``; both change nothing.
     """
-    check(host, clients, wait_s, round_timeout_s, certificates)
+    check(host, clients, wait_s, round_timeout_s, certificates, FEWEST if plan.federation.secure else 1)
     link = SuperLink(run_dir.resolve(), host, port or free_port(), certificates)
     check_port(host, link.port)
     if door is not None:
@@ -74,10 +75,14 @@ def run_server(
             stop(superlink)
 
 
-def check(host: str, clients: int, wait_s: float, round_timeout_s: float, certificates: Certificates | None) -> None:
+def check(
+    host: str, clients: int, wait_s: float, round_timeout_s: float, certificates: Certificates | None, fewest: int = 1
+) -> None:
     """Raises ConfigError on settings that cannot work or would put updates on a network in clear."""
     if clients < 1:
         raise ConfigError(f"expected at least 1 client, found {clients}")
+    if clients < fewest:
+        raise ConfigError(f"a secure sum takes {fewest} domains at least, found {clients}; ask for more with --clients")
     if min(wait_s, round_timeout_s) <= 0:
         raise ConfigError(f"expected waits above 0 s, found {min(wait_s, round_timeout_s):g}")
     if certificates is None and not is_loopback(host):

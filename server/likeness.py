@@ -52,7 +52,8 @@ def of_halves(kept: Tensors, came: Sequence[AdapterUpdate], first: bool) -> tupl
     """By whole directions, freed of noise by the agreement of each domain's odd rounds with its even ones.
 
     Noise is fresh in each round, so two halves agree by what is no noise: cos(h0, h1) = r, and 2r / (1 + r) of the
-    direction h0 + h1 (Spearman 1910, Brown 1910). A domain of fewer than LEAST_TURNS rounds is like nobody.
+    direction h0 + h1 (Spearman 1910, Brown 1910). A domain of fewer than LEAST_TURNS rounds is like nobody,
+    and so are all where a direction has too few numbers to tell agreement from chance.
     """
     halves = [_turn(kept, update, first) for update in came]
     sums = np.stack([one + two for one, two, _ in halves])
@@ -60,7 +61,7 @@ def of_halves(kept: Tensors, came: Sequence[AdapterUpdate], first: bool) -> tupl
     least = SURE / np.sqrt(sums.shape[1])
     agree = [max(float(cosine_table(np.stack([one, two]))[0, 1]), least) for one, two, _ in halves]
     whole = np.array([2 * r / (1 + r) for r in agree])
-    known = np.array([turns >= LEAST_TURNS for _, _, turns in halves])
+    known = np.array([turns >= LEAST_TURNS and least < 1 for _, _, turns in halves])
     alike = np.where(np.outer(known, known), cosines / np.sqrt(np.outer(whole, whole)), 0.0)
     return alike, cosines
 

@@ -13,6 +13,9 @@ from shared.payload import AdapterUpdate, check_like, check_table, common, table
 if TYPE_CHECKING:
     from server.rounds import ServerState
 
+# No training moves a number so far, and no item was met so often; sums of squares of less stay finite.
+LARGEST = 1e9
+
 
 def screen(
     updates: Iterable[AdapterUpdate],
@@ -46,6 +49,8 @@ def screen(
                 for key, value in table(update.delta).items():
                     if shapes.setdefault(key, value.shape) != value.shape:
                         raise PayloadError(f"{key} has shape {value.shape}, others sent {shapes[key]}")
+            if (most := max(float(np.abs(value).max(initial=0)) for value in update.delta.values())) > LARGEST:
+                raise PayloadError(f"moves a number by {most:.3g}, expected {LARGEST:g} at most; its training diverged")
             if not any(np.any(value) for value in update.delta.values()):
                 raise PayloadError("is all zeros: its training moved nothing")
         except PayloadError as error:

@@ -13,7 +13,7 @@ from server.rounds import Carrier, TaskFor
 from shared import secure_payload as payload
 from shared.errors import FederationError, PayloadError
 from shared.payload import AdapterUpdate, Task, Tensors, task_to_bytes
-from shared.secure_sum import Announcement, Circle, Floats, Ring, circle, from_ring, mask, opened, pair_mask
+from shared.secure_sum import FEWEST, Announcement, Circle, Floats, Ring, circle, from_ring, mask, opened, pair_mask
 
 Tell = Callable[[str, str], None]  # (who, why there is nothing from it)
 # Hands each node its bytes and returns the answers that came, by node; of those who gave none it tells itself.
@@ -59,6 +59,8 @@ class _Sum:
         return self._mean(from_ring(total - left_masks(within, seeds, keys, self.count)), there)
 
     def _announced(self, nodes: Sequence[int]) -> Circle:
+        if len(nodes) < FEWEST:  # said before anybody trains, which may cost some of a budget
+            raise PayloadError(f"{len(nodes)} members are there, expected {FEWEST} at least")
         self.node_of = {str(node): node for node in nodes}
         raw = task_to_bytes(self.task)
         found: dict[str, Announcement] = {}

@@ -4,7 +4,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, reduce
 from itertools import groupby
@@ -26,6 +25,7 @@ from shared.prefix import PrefixStates, Progress, prefix_forward, tokenize
 from shared.private import Private
 from shared.scoring import Past, Places, Scorer, Vectors, item_vectors
 from shared.whiten import Whitening
+from shared.whole import aside
 
 VIEW = behaviour_code("view")
 NO_TITLE = "(no title)"
@@ -185,14 +185,11 @@ def keep_vectors(folder: Path, key: str, vectors: Vectors, whitening: Whitening)
     base, x, v = (part.contiguous() for part in vectors.parts())
     tensors = {"base": base, "x": x, "v": v.clone(), "mean": whitening.mean, "matrix": whitening.matrix.contiguous()}
     path = folder / VECTORS
-    aside = path.with_suffix(".new")
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        save_file(tensors, aside, metadata={"key": key})
-        aside.replace(path)
+        with aside(path) as made:
+            save_file(tensors, made, metadata={"key": key})
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):  # where there is no such folder there is nothing to clear away
-            aside.unlink(missing_ok=True)
         raise DataError(f"cannot write {path}: {error}; free space there") from None
 
 

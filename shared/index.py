@@ -19,6 +19,7 @@ from usearch.index import Index as Graph
 
 from shared.errors import DataError
 from shared.seeding import stream
+from shared.whole import aside, write_whole
 
 EXACT_ITEMS = 20_000  # up to here all rows are candidates: exact search takes 4 ms
 WIDTH = 256  # numbers of an item in the graph: a byte each
@@ -126,19 +127,14 @@ def _graph(width: int, items: int) -> Graph:
 
 
 def _keep(folder: Path, key: str, built: int, turn: Turn, graph: Graph) -> None:
-    """Each file aside and renamed; what names the others comes last."""
+    """What names the other files comes last."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     mark, turned, drawn = _files(folder, key)
-    for path in (turned, drawn):
-        aside = path.with_suffix(".new")
-        if path is drawn:
-            graph.save(str(aside))
-        else:
-            save_file({"mean": turn.mean, "directions": turn.directions.contiguous(), "length": turn.length}, aside)
-        aside.replace(path)
-    aside = mark.with_suffix(".new")
-    aside.write_text(json.dumps({"key": key, "shape": SHAPE, "built": built}), encoding="utf-8")
-    aside.replace(mark)
+    with aside(turned) as made:
+        save_file({"mean": turn.mean, "directions": turn.directions.contiguous(), "length": turn.length}, made)
+    with aside(drawn) as made:
+        graph.save(str(made))
+    write_whole(mark, json.dumps({"key": key, "shape": SHAPE, "built": built}).encode())
     for old in folder.glob("index-*"):  # of a model before; a process that still has it mapped keeps it
         if key[:16] not in old.name:
             old.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ MOST = 2.0**31 / MOST_MEMBERS  # a part may be so large that the sum of all stay
 FEWEST = 3  # of two, each learns the other's part from the sum
 DEGREE = 100  # peers of a member; with fewer members all are each other's
 SECRET = 32  # bytes
+SHARE = 52  # bytes of one share of it: its number in 4, and a secret that was padded to 48
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,8 @@ def shares_of(secret: bytes, name: str, within: Circle) -> dict[str, bytes]:
 def opened(shares: Sequence[bytes], name: str, within: Circle) -> bytes:
     """The secret of ``name`` behind its shares. Raises PayloadError when they are too few or do not fit together."""
     need = within.threshold(name)
+    if any(len(share) != SHARE for share in shares):  # opening takes a time in proportion to the first
+        raise PayloadError(f"a share for {name} is not of {SHARE} bytes; a member sent a wrong one")
     if len(shares) < need:
         raise PayloadError(f"{len(shares)} of the {need} shares needed for {name} came; too many members are gone")
     try:

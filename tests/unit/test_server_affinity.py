@@ -389,3 +389,10 @@ def test_the_plan_says_whether_updates_are_noised():
         plan = read_plan({"federation": {"family": "affinity"}, "privacy": {"epsilon": epsilon}})
         _, memory, _ = aggregator_for(plan).apply(None, updates({"film": draw.normal(size=SIZE)}, draw))
         assert f"{kept}\nfilm0" in memory
+
+
+def test_a_direction_of_few_numbers_makes_no_kin_of_noise():
+    """Three numbers, as where the mix alone is released: any two agree by chance."""
+    told = noised_rounds(6, clear=0.0, size=3)
+    for name, shares in told[-1]["shares"].items():
+        assert shares[name] > 0.99

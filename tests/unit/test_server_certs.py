@@ -95,6 +95,15 @@ def test_a_key_that_is_there_is_never_overwritten(tmp_path):
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_a_member_whose_key_is_with_its_owner_gets_no_second_one(tmp_path):
+    make_certificates(tmp_path, ["shop"], ["localhost"])
+    (tmp_path / "members" / "shop").rename(tmp_path / "away")
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match=r"shop\.pub exists already; move it away"):
+        make_certificates(tmp_path, ["news", "shop"])
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "../shop", "a\\b", "a\0b", "a.pub", 'a"b', "a\nb"])
 def test_names_that_cannot_be_a_file_are_refused(tmp_path, name):
     with pytest.raises(ConfigError, match="--member: expected a plain name"):

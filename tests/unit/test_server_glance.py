@@ -65,6 +65,10 @@ def test_states(run):
     (run / "members.json").write_text('{"phase": "trai')  # half written
     registry.write(run / "current", b"round-0003\n")
     assert glance(run)["state"] == "done"
+    (run / "job.json").write_text("{}")  # of a run with domains, which wait for the final adapter
+    assert (glance(run)["state"], "delivers the final adapter" in glance(run)["reason"]) == ("stopped", True)
+    (run / "done.json").write_text("{}")
+    assert glance(run)["state"] == "done"
     (run / "error.json").write_text(json.dumps({"reason": "round 3: no usable update"}))
     assert (glance(run)["state"], glance(run)["reason"]) == ("failed", "round 3: no usable update")
 

@@ -127,6 +127,13 @@ def test_who_is_not_known_yet_is_placed_anywhere_and_asked_nothing():
     assert (same(kinds(alike)[:8]) == same(truth)).all()
 
 
+@pytest.mark.parametrize("newcomers", [1, 4, 6])
+def test_newcomers_are_nobodys_kin_however_many_come_at_once(newcomers):
+    alike, _ = blocks([4], 0.8, 0.0)
+    alike = np.pad(alike, (0, newcomers))
+    assert not told(alike, kinds(alike))[4:].any()
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("sizes", [[4, 4, 1], [4, 4, 1, 1], [8, 8, 1]])
 def test_who_has_no_kin_is_told_none_wherever_it_was_put(sizes, seed):

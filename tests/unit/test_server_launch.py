@@ -10,15 +10,16 @@ from server.superlink import Certificates
 from shared.errors import ConfigError, FederationError
 
 
-def run(run_dir, **settings):
+def run(run_dir, secure=False, **settings):
     settings = {"clients": 1, "port": 0, "start": fake_start, **settings}
-    return run_server(fake_plan(), run_dir, say=lambda line: pytest.fail(line), **settings)
+    return run_server(fake_plan(secure=secure), run_dir, say=lambda line: pytest.fail(line), **settings)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"clients": 0}, "at least 1 client"),
+        ({"clients": 2, "secure": True}, "a secure sum takes 3 domains at least, found 2"),
         ({"wait_s": 0.0}, "waits above 0 s"),
         ({"host": "0.0.0.0"}, "open to a network: make certificates"),
         ({"host": "fed.example.org"}, "open to a network: make certificates"),

@@ -1,14 +1,19 @@
 """Who is there and what went to and fro, over a grid of two nodes: node 1 answers 5 bytes, node 2 refuses."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from support.fake_member import FakeMember, fake_plan, fake_start
 
 from server import carrier
 from server.members import FINISHING, Members
 from shared.errors import FederationError
+from shared.payload import Task, update_to_bytes
 from shared.wire import Answer
 
+TASK = Task("train", 1, fake_plan(), *fake_start(fake_plan())[::2])
 ANSWERS = {1: Answer("video", b"12345"), 2: Answer("shop", reason="too dear")}
 
 
@@ -63,3 +68,37 @@ def test_who_left_is_seen_while_answers_are_waited_for(monkeypatch):
     members.wait_s = 0.0
     with pytest.raises(FederationError, match="0 of 1 domains came within 0"):
         carrier.wait_for(grid, members, 0.01)
+
+
+def own(domain: str) -> Task:
+    """In the second round: each domain has a tower of its own."""
+    return replace(TASK, round=2, adapter={**TASK.adapter, "tower": np.full(3, len(domain), np.float32)})
+
+
+def test_who_was_not_known_and_started_from_anothers_towers_is_left_out(monkeypatch):
+    grid = TwoNodes([1], monkeypatch)
+    raw = update_to_bytes(FakeMember("video").train(own("")))
+    monkeypatch.setitem(ANSWERS, 1, Answer("video", raw))
+    monkeypatch.setattr(carrier, "meet", lambda *words: None)  # it did not say in time whose it is
+    members, told = Members(1, 1.0), {}
+    carry = carrier.grid_carrier(grid, members, 1.0, told.__setitem__, 0.01)
+    assert list(carry(own)) == []
+    assert "was not known when tasks went out" in told["video"]
+    assert [update.domain for update in carry(own)] == ["video"]  # it is known now
+    assert [update.domain for update in carry(lambda domain: own("same"))] == ["video"]
+
+
+def test_who_does_not_say_which_domain_it_is_gets_no_final_adapter(monkeypatch):
+    grid = TwoNodes([1, 3], monkeypatch)
+    members, told = Members(1, 1.0, names={1: "video"}), {}
+    monkeypatch.setattr(carrier, "MEET_S", 0.05)
+    kept = carrier.finish(grid, own, members, 1.0, told.__setitem__, 0.01)
+    assert kept == ["video"]
+    assert list(told) == ["node 3"]
+    assert "did not say" in told["node 3"]
+
+
+def test_a_secure_sum_waits_for_three_also_in_a_later_round(monkeypatch):
+    members = Members(3, 0.0, met=True)
+    with pytest.raises(FederationError, match="2 of 3 domains came"):
+        carrier.wait_for(TwoNodes([1, 2], monkeypatch), members, 0.01, 3)

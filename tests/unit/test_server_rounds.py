@@ -55,6 +55,7 @@ def test_two_clients_by_hand():
         (update("music", [1, 1], weight=float("nan")), "declares weight nan"),
         (update("music", [1, 1], weight=-1), "declares weight -1"),
         (update("music", [1, float("inf")]), "not finite"),
+        (update("music", [1, -3e38]), "moves a number by 3e+38, expected 1e+09 at most"),
         (update("music", [1, 1, 1]), "has shape"),
         (update("music", [0, 0]), "all zeros"),
         (replace(update("music", [1, 1]), quality=1.01), "declares a quality of 1.01"),

@@ -7,8 +7,10 @@ from support.secure_party import CAP, RELEASED, STEPS, Party
 
 from server.aggregate import AGGREGATORS
 from server.rounds import ServerState, step
+from server.secure_sum import secure_carrier
 from shared import secure_payload as payload
 from shared.errors import FederationError
+from shared.payload import Task
 from shared.plan import FederationPlan, Plan
 from shared.secure_sum import STEP, to_ring
 from simulations.in_process import carrier_for
@@ -44,6 +46,15 @@ def test_a_third_falls_silent_at_one_step(count, at):
     # Who falls silent when shares are opened has sent its numbers already.
     assert set(update.summed) == (set(party.names) if at == "open" else set(party.names) - away)
     check(party, update)
+
+
+def test_two_train_nothing():
+    asked = []
+    carry = secure_carrier(lambda: [1, 2], lambda raws: asked.append(raws) or {}, frozenset(), lambda who, why: None)
+    task = Task("train", 1, fake_plan(secure=True), *fake_start(fake_plan())[::2])
+    with pytest.raises(FederationError, match="2 members are there, expected 3 at least"):
+        list(carry(lambda domain: task))
+    assert asked == []  # nor is a budget spent
 
 
 def test_more_than_half_gone_fails_cleanly():

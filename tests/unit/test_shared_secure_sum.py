@@ -90,6 +90,8 @@ def test_shares_open_a_secret_from_the_threshold_on():
     assert opened(shares[2:], "d002", within) == b"s" * 32
     with pytest.raises(PayloadError, match="2 of the 3 shares"):
         opened(shares[:2], "d002", within)
+    with pytest.raises(PayloadError, match="not of 52 bytes"):
+        opened([shares[0] * 1000, shares[1], shares[2]], "d002", within)
     with pytest.raises(PayloadError, match="do not fit together"):
         opened([shares[0], shares[1], shares[2][:-1] + bytes([shares[2][-1] ^ 1])], "d002", within)
 
