@@ -138,7 +138,8 @@ def table(found: dict) -> list[str]:
             lines.append(f"| {domain} | {NAMES.get(method, method)} | {' | '.join(spelt)} |")
     lines += ["", *strata_table(found["strata"])]
     if kinds := found.get("kinds"):
-        cosines = f"within kinds {kinds['within']}, across {kinds['across']} (least, median, most)"
+        within, across = (", ".join(f"{one:.2f}" for one in kinds[part]) for part in ("within", "across"))
+        cosines = f"within kinds {within}, across {across} (least, median, most)"
         told = f"; pairs told rightly {kinds['rand']:.1%}" if "rand" in kinds else ""
         lines += ["", f"Affinities {cosines}; AUC {kinds['auc']:.3f}{told}"]
     return [*lines, ""]
