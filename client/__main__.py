@@ -51,6 +51,9 @@ def main(
     cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = CACHE,
     protocol: Annotated[str, typer.Option(help="How the domain evaluates itself: loo, time or loo-99.")] = "loo",
     max_epsilon: Annotated[float | None, typer.Option(help="Refuse releases beyond this epsilon.")] = None,
+    at_delta: Annotated[
+        float, typer.Option(help="The delta that --max-epsilon is measured at, where the plan's is larger.")
+    ] = 1e-5,
     share_items: Annotated[
         bool, typer.Option("--share-items", help="Let owners of the same catalogue have its item table.")
     ] = False,
@@ -73,10 +76,12 @@ def main(
     quiet_libraries()
     place = home or Path("var/client") / (domain or "")
     context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
-    context.obj |= {"max_epsilon": max_epsilon, "protocol": protocol, "base": base}
+    context.obj |= {"max_epsilon": max_epsilon, "at_delta": at_delta, "protocol": protocol, "base": base}
     with settled():
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
+        if not 0 < at_delta < 1:
+            raise ConfigError(f"--at-delta: expected a probability between 0 and 1, found {at_delta:g}")
         if context.invoked_subcommand is not None:
             return
         if not domain:
@@ -103,6 +108,7 @@ def main(
                 cache=str(cache),
                 protocol=protocol,
                 max_epsilon=max_epsilon,
+                at_delta=at_delta,
                 base=base,
                 share_items=share_items,
                 share_quality=share_quality,
@@ -304,7 +310,7 @@ def budget(
     With --beside also what it comes to for a user of several domains.
     """
     with settled():
-        from client.budget import Limits, forecast
+        from client.budget import Limits, check_protocol, forecast
         from client.dataset import read_domain
         from client.forgotten import without
         from client.privacy import learnt_from
@@ -334,7 +340,9 @@ def budget(
                 raise ConfigError("a planned run needs the domain's data: --data FOLDER before the command")
             folder = given["data"] or load(home).data
             parts = split(without(home, read_domain(folder, given["domain"])).interactions, given["protocol"])
-            ahead = forecast(plan, len(learnt_from(parts.train)), Limits(given["max_epsilon"]), events)
+            check_protocol(plan, given["protocol"])
+            limits = Limits(given["max_epsilon"], given["at_delta"])
+            ahead = forecast(plan, len(learnt_from(parts.train)), limits, events)
             found["planned"] = asdict(ahead)
         if as_json:
             typer.echo(json.dumps(found, indent=2))

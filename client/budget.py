@@ -1,6 +1,7 @@
 """Refuses a task that would overspend: the data owner decides, whatever the server asks."""
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ class Limits:
     """What a data owner allows; ``None`` leaves the choice to the federation's plan."""
 
     max_epsilon: float | None = None
+    at_delta: float = 1e-5  # what it is measured at where the plan's delta is larger: no server may choose a laxer one
     share_items: bool = False  # whether residuals, biases and counts of items may go to owners of their catalogue
     share_quality: bool = False  # whether the validation NDCG@10 travels with each update
 
@@ -35,11 +37,22 @@ def planned_noise(plan: Plan, users: int, rate: float) -> float:
 
 
 def check_delta(plan: Plan, users: int) -> None:
-    """Raises BudgetError when delta does not lie below one in ``users``."""
-    if plan.privacy.delta * users >= 1:
+    """Raises BudgetError when delta does not lie below one in ``users``; of them no more is used than a domain's
+    declared weight tells, the nearest power of two, or refusals would tell a server who asks often the exact number."""
+    most = 2 ** (round(math.log2(max(users, 1))) + 0.5)
+    if plan.privacy.delta * most >= 1:
         raise BudgetError(
             f"privacy.delta {plan.privacy.delta:g} allows a full leak of one user in {1 / plan.privacy.delta:.0f}; "
             f"choose it well below one in this domain's number of users, for instance 1e-5 or less"
+        )
+
+
+def check_protocol(plan: Plan, protocol: str) -> None:
+    """Raises BudgetError where users cannot be learnt from apart, as the promise needs."""
+    if plan.private and protocol == "time":
+        raise BudgetError(
+            "protocol time cuts everybody's events where a part of all of them lies, so each user moves what is learnt "
+            "from others, and privacy.epsilon would promise too much; start with --protocol loo"
         )
 
 
@@ -71,11 +84,12 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
                 "set privacy.epsilon in the plan"
             )
         return 0.0
-    after = epsilon([*spent, next_event], plan.privacy.delta)
+    delta = min(plan.privacy.delta, limits.at_delta)
+    after = epsilon([*spent, next_event], delta)
     if limits.max_epsilon is not None and after > limits.max_epsilon:
         raise BudgetError(
             f"this release would bring epsilon to {after:.3f}, {after - limits.max_epsilon:.3f} above this domain's "
-            f"limit of {limits.max_epsilon:g} at delta {plan.privacy.delta:g}; raise the limit or release less"
+            f"limit of {limits.max_epsilon:g} at delta {delta:g}; raise the limit or release less"
         )
     return after
 
@@ -100,13 +114,13 @@ def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> 
     one_round = GaussianSteps(planned_noise(plan, users, rate), rate, plan.privacy.steps)
     rounds, delta = plan.federation.rounds, plan.privacy.delta
 
-    def after(count: int) -> float:
+    def after(count: int, delta: float) -> float:
         return epsilon([*spent, *[one_round] * count], delta)
 
-    most = limits.max_epsilon
-    allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=after)
-    alone = epsilon([one_round] * rounds, delta)
-    return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, after(rounds), allowed)
+    most, owners = limits.max_epsilon, min(delta, limits.at_delta)
+    allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=lambda n: after(n, owners))
+    alone, total = epsilon([one_round] * rounds, delta), after(rounds, delta)
+    return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, total, allowed)
 
 
 def spending(home: Home) -> dict[str, Any]:

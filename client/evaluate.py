@@ -56,7 +56,7 @@ def rank_cases(cases: Cases, items: int, score: Score, k: int = 0) -> Ranked:
             candidates[rows] = cases.rivals.shape[1] + 1
             own = scores[torch.arange(len(rows)), torch.from_numpy(cases.targets.items[places].astype(np.int64))]
             others = scores.gather(1, torch.from_numpy(cases.rivals[rows]))
-            ranks[places] = 1 + (others >= own[:, None]).sum(1).numpy()
+            ranks[places] = 1 + (~(others < own[:, None])).sum(1).numpy()
     return Ranked(ranks, candidates, top)
 
 
@@ -71,7 +71,7 @@ def mask_rows(scores: torch.Tensor, seen: Histories, users: npt.NDArray[np.int32
 
 
 def target_ranks(scores: torch.Tensor, targets: Histories, rows: Ints) -> Ints:
-    """How many items score at least as high as each target, itself included."""
+    """How many items score at least as high as each target, itself included; what is no number counts against it."""
     counts = np.diff(targets.offsets)[rows]
     place = torch.from_numpy(np.repeat(np.arange(len(rows)), counts))
     items = np.concatenate([targets.row(int(row)) for row in rows]).astype(np.int64)
@@ -79,7 +79,7 @@ def target_ranks(scores: torch.Tensor, targets: Histories, rows: Ints) -> Ints:
     for at in range(0, len(items), len(rows)):  # as many targets at a time as there are rows
         some = slice(at, at + len(rows))
         own = scores[place[some], torch.from_numpy(items[some])]
-        ranks[some] = (scores[place[some]] >= own[:, None]).sum(1)
+        ranks[some] = (~(scores[place[some]] < own[:, None])).sum(1)
     return ranks.numpy()
 
 

@@ -100,7 +100,7 @@ def lots(
     """The sampled users in groups of so many, each user with negatives of its own from the public catalogue."""
     for start in range(0, len(users), group):
         some = users[start : start + group]
-        batch = pad(histories, some, some, plan.privacy.events)
+        batch = pad(histories, some, some, min(plan.privacy.events, plan.model.max_history))
         negatives = chance.integers(catalogue, (len(some), plan.privacy.negatives))
         yield Lot(torch.cat([batch.items, torch.from_numpy(negatives)], 1), batch.behaviours, batch.mask)
 
@@ -150,6 +150,7 @@ class PerUserGradients:
             value.summed_grad = torch.zeros_like(value)  # type: ignore[attr-defined]
         for lot in groups:
             self.per_user(lot)
+            self._drop_unbounded()
             optimizer.clip_and_accumulate()
             for value in self.named.values():
                 value.grad_sample = None  # type: ignore[attr-defined]
@@ -160,6 +161,15 @@ class PerUserGradients:
         optimizer.original_optimizer.step()
         for value in self.named.values():
             value.grad = None
+
+    def _drop_unbounded(self) -> None:
+        """A user whose gradient is not finite counts as one without any: no clip bounds it and no noise hides it, so
+        that an adapter made to overflow on some item would tell who met it."""
+        rows: list[torch.Tensor] = [value.grad_sample for value in self.named.values()]  # type: ignore[attr-defined]
+        bad = ~torch.stack([row.flatten(1).isfinite().all(1) for row in rows]).all(0)
+        if bool(bad.any()):
+            for row in rows:
+                row[bad] = 0
 
     def per_user(self, lot: Lot) -> dict[str, torch.Tensor]:
         """Gradient of each user's own loss, (users, *shape) for each released name; left in ``grad_sample`` too."""

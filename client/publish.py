@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from client.dataset import Domain, Interactions, read_domain, with_journal
+from client.dataset import Domain, Interactions
+from client.forgotten import read_at_home
 from client.journal import Journal
 from client.review import blocked
 from client.rules import judge, read_rules
@@ -27,7 +28,7 @@ def publish(
     read back, ConfigError for rules that cannot be used.
     """
     entries = Journal(home.journal).entries
-    domain = with_journal(read_domain(folder, name), entries)
+    domain = read_at_home(home, folder, name, entries)
     in_force = read_rules(home.rules if rules is None else rules).with_reviewed(blocked(entries))
     rows = np.flatnonzero(judge(in_force, domain.catalog).for_all).tolist()
     if not rows:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import Limits, check_budget, check_sharing, planned_noise, sample_rate
+from client.budget import Limits, check_budget, check_protocol, check_sharing, planned_noise, sample_rate
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -115,6 +115,7 @@ class DomainMember:
         nothing moved.
         """
         task, model = self._take(task)
+        check_protocol(task.plan, self.protocol)
         check_sharing(task.plan, self.limits)
         corpus = self.corpus(task.plan)
         released = released_names(task.plan, list(common(task.adapter)))
@@ -341,13 +342,14 @@ def open_member(
     cache: str,
     protocol: str = "loo",
     max_epsilon: float | None = None,
+    at_delta: float = Limits.at_delta,
     share_items: bool = False,
     share_quality: bool = False,
     base: str | None = None,
     simulated: bool = False,
 ) -> DomainMember:
     """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
-    limits = Limits(max_epsilon, share_items, share_quality)
+    limits = Limits(max_epsilon, at_delta, share_items, share_quality)
     workshop = Workshop(Path(cache))
     domain = read_at_home(Home(home), folder, name, Journal(Home(home).journal).entries)
     if base is not None:

@@ -91,9 +91,10 @@ def noise_for(
     def cost(noise: float) -> float:
         return epsilon([*beside, GaussianSteps(noise, sample_rate, steps)], delta)
 
-    if cost(MOST_NOISE) > target_epsilon:
+    # Asked of everybody in each step: a refusal may not tell a domain's rate, which is how many users it has.
+    if epsilon([*beside, GaussianSteps(MOST_NOISE, 1.0, steps)], delta) > target_epsilon:
         raise BudgetError(
-            f"no noise reaches epsilon {target_epsilon:g} over {steps} steps at sampling rate {sample_rate:.3f}; "
+            f"no noise reaches epsilon {target_epsilon:g} over {steps} steps; "
             "raise privacy.epsilon or lower privacy.steps or federation.rounds"
         )
     enough, too_little = 1.0, 0.0

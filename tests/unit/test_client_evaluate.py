@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -10,6 +12,16 @@ def test_ranks_by_hand_with_ties_against_the_target():
     targets = Histories.from_lists([[1, 2], [3]])
     # item 1 is first; item 2 ties with item 0 and counts as third; a constant scorer is always last
     assert target_ranks(scores, targets, np.array([0, 1])).tolist() == [1, 3, 4]
+
+
+def test_a_model_of_no_numbers_is_the_worst_and_not_the_best():
+    scores = torch.full((1, 4), torch.nan)
+    assert target_ranks(scores, Histories.from_lists([[1]]), np.array([0])).tolist() == [4]
+    scores[0, 1] = 0.5
+    assert target_ranks(scores, Histories.from_lists([[1]]), np.array([0])).tolist() == [4]
+    cases = Cases(np.zeros(1, np.int32), Histories.from_lists([[0]]), Histories.from_lists([[1]]), seen=None)
+    nothing = rank_cases(replace(cases, rivals=np.array([[2, 3]])), 4, lambda rows: torch.full((1, 4), torch.nan))
+    assert nothing.ranks.tolist() == [3]
 
 
 def test_masked_items_are_out_of_the_running():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 from support.reading import words
 from support.tiny_home import make_home
@@ -16,7 +16,7 @@ from client.forget import export_user, forget
 from client.forgotten import read_at_home
 from client.http_api import application
 from client.journal import HARMFUL, HIDE, Event, Feedback, Journal
-from client.pseudonyms import SHOWN, pseudonym
+from client.pseudonyms import SHOWN, kept_secret, pseudonym
 from client.recommend import open_serving
 from client.rounds import open_member
 from client.service import HomeService, Who
@@ -26,6 +26,7 @@ from shared.errors import ConfigError, DataError, UnknownError
 from shared.ledger import TokenRelease, append_event, append_line, read_events
 from shared.policy import Wish
 from shared.tables import drop_rows
+from shared.takeover import mark_of
 
 LATER = "somebody-new"
 
@@ -177,6 +178,46 @@ def test_the_owners_files_are_written_anew_when_asked(place, cache):
     assert (folder / "video.inter").read_bytes().splitlines() == [row for row in rows if row not in mine]
     assert (folder / "video.user").read_text() == "user_id:token\tage:float\nsomebody\t30\n"
     check_gone(place, cache, user, before)
+
+
+def test_a_process_that_trains_reads_its_data_anew_after_each_forgetting(place):
+    user = filled(place)
+    marks = set()
+    for _ in range(2):
+        forget(place, user)
+        marks.add(mark_of(place.forgotten))
+        Journal(place.journal).append([Event(user, "i", "view", 2.1e9)])
+    assert len(marks) == 2
+
+
+def test_a_round_of_more_users_than_are_served_keeps_nothing_of_who_is_forgotten(place):
+    """A user who came in since the served model was made has a row in the rounds of the next run alone."""
+    user = "since-then"
+    data = load(place).data
+    domain = read_at_home(place, data, "video", Journal(place.journal).entries)
+    with (data / "video.inter").open("a") as file:
+        line = (data / "video.inter").read_text().splitlines()[1].split("\t")
+        file.write("\t".join([user, *line[1:]]) + "\n")
+    row = len(read_at_home(place, data, "video", []).interactions.user_ids) - 1
+    save_file({"user.weight": torch.ones(len(domain.interactions.user_ids) + 1, 2)}, place.rounds / "2.safetensors")
+    forget(place, user)
+    assert float(load_file(place.rounds / "2.safetensors")["user.weight"][row].abs().sum()) == 0
+
+
+def test_a_key_that_was_not_written_whole_is_no_key(tmp_path):
+    home, path = Home(tmp_path), tmp_path / "pseudonyms.key"
+
+    def full():
+        raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        kept_secret(path, full)
+    assert list(tmp_path.iterdir()) == []
+    assert pseudonym(home, "ann") == pseudonym(home, "ann") != pseudonym(home, "bob")
+    assert [(one.name, one.stat().st_mode & 0o777) for one in tmp_path.iterdir()] == [("pseudonyms.key", 0o600)]
+    path.write_bytes(b"")  # as a process left it that was killed
+    with pytest.raises(DataError, match="expected 32 bytes, found 0; restore it from a backup"):
+        pseudonym(home, "ann")
 
 
 def test_who_comes_back_is_new_and_can_be_forgotten_again(place, cache):

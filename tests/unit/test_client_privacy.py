@@ -12,7 +12,8 @@ from client.privacy import Lot, PerUserGradients, lots, sampled_users, train_pri
 from shared.accounting import epsilon, noise_for
 from shared.errors import BudgetError, DataError
 from shared.ledger import GaussianSteps, append_event, read_events
-from shared.model import Recommender, adapter_tensors, released_names, shared_parameters
+from shared.model import Recommender, adapter_tensors, initial_state, released_names, shared_parameters
+from shared.payload import Task
 from shared.prefix import find_base
 
 
@@ -81,6 +82,38 @@ def test_vectors_that_nothing_moves_are_read_as_they_would_be_encoded(bench):
         torch.testing.assert_close(read, engine.encode(lot), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(losses, engine.losses(read, lot), rtol=1e-4, atol=1e-5)
         engine.hooks.enable_hooks()
+
+
+@pytest.mark.parametrize("what", [torch.nan, torch.inf])
+def test_a_user_whose_gradient_is_no_number_is_left_out_and_nobody_hears_of_it(bench, what):
+    """An adapter may be made to overflow on one item: then a failure would tell who met it."""
+    engine, lot, *_ = bench
+    told = engine.per_user
+    sums = []
+    for bad in (None, 2):
+
+        def spoilt(one, bad=bad):
+            told(one)
+            if bad is not None:
+                next(iter(engine.named.values())).grad_sample[bad].view(-1)[0] = what
+
+        engine.per_user = spoilt
+        optimizer = engine.optimizer(0.0, 1.0)
+        optimizer.original_optimizer.step = lambda: sums.append(
+            torch.cat([value.grad.flatten() for value in engine.named.values()])
+        )
+        rest = [row for row in range(len(lot.items)) if bad is not None or row != 2]
+        engine.noisy_step(optimizer, [Lot(lot.items[rest], lot.behaviours[rest], lot.mask[rest])], Repeatable(0))
+    assert sums[0].abs().max() > 0
+    torch.testing.assert_close(sums[1], sums[0], rtol=1e-3, atol=1e-5)
+
+
+def test_no_more_events_are_read_than_the_tower_has_places_for(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0", "privacy.events=100", "model.max_history=3")
+    corpus = members[0].corpus(plan)
+    assert corpus.split.train.lengths.max() > 3
+    (lot, *_) = lots(corpus.split.train, sampled_users(corpus), plan, len(corpus.space), Repeatable(0))
+    assert lot.events == 3
 
 
 def test_one_users_data_move_only_their_own_gradient(bench):
@@ -233,13 +266,41 @@ def test_the_data_owner_may_refuse(tiny_base):
     plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
     event = GaussianSteps(1.0, 0.2, 10)
     once = epsilon([event], plan.privacy.delta)
-    assert check_budget(plan, Limits(once + 0.01), (), event) == pytest.approx(once)
+    assert check_budget(plan, Limits(once + 0.01, plan.privacy.delta), (), event) == pytest.approx(once)
     with pytest.raises(BudgetError, match=r"above this domain's limit"):
-        check_budget(plan, Limits(once + 0.01), (event,), event)
+        check_budget(plan, Limits(once + 0.01, plan.privacy.delta), (event,), event)
+    with pytest.raises(BudgetError, match="at delta 1e-05"):  # though the plan's own delta would let it pass
+        check_budget(plan, Limits(once + 0.01), (), event)
     with pytest.raises(BudgetError, match="the plan adds no noise"):
         check_budget(tiny_plan(tiny_base), Limits(8.0), (), None)
     with pytest.raises(BudgetError, match="well below one"):
         planned_noise(tiny_plan(tiny_base, "privacy.delta=0.01"), 200, 0.1)
+
+
+def test_refusals_do_not_tell_how_many_users_there_are(tiny_base):
+    said = set()
+    for users in (190, 250):  # of one declared weight, 256
+        plan = tiny_plan(tiny_base, "privacy.epsilon=1e-9", "privacy.lot_users=50")
+        with pytest.raises(BudgetError) as refused:
+            planned_noise(plan, users, sample_rate(plan, users))
+        said.add(str(refused.value))
+        for delta in (1 / 191, 1 / 249, 1 / 300):
+            with pytest.raises(BudgetError, match="well below one"):
+                planned_noise(tiny_plan(tiny_base, f"privacy.delta={delta}"), users, 0.1)
+    assert len(said) == 1
+
+
+def test_a_cut_in_time_and_a_promise_do_not_go_together(members, tiny_base):
+    member, plan = members[0], tiny_plan(tiny_base, "privacy.epsilon=8.0")
+    adapter, _, base = initial_state(plan)
+    before = read_events(member.home.ledger)
+    member.protocol = "time"
+    try:
+        with pytest.raises(BudgetError, match="start with --protocol loo"):
+            member.train(Task("train", 1, plan, adapter, base))
+    finally:
+        member.protocol = "loo"
+    assert read_events(member.home.ledger) == before
 
 
 def test_a_forecast_is_what_the_rounds_then_cost(members, tiny_base):
@@ -259,11 +320,11 @@ def test_a_forecast_counts_the_rounds_that_a_limit_lets_pass(members, tiny_base)
     event = GaussianSteps(one.noise_multiplier, one.sample_rate, one.steps)
     for allowed in range(4):
         limit = epsilon([event] * allowed, plan.privacy.delta) + 0.01
-        assert forecast(plan, 100, Limits(limit), ()).rounds_allowed == allowed
+        assert forecast(plan, 100, Limits(limit, plan.privacy.delta), ()).rounds_allowed == allowed
         for done in range(3):  # and the check before each round agrees
             spent = [event] * done
             if done < allowed:
-                check_budget(plan, Limits(limit), spent, event)
+                check_budget(plan, Limits(limit, plan.privacy.delta), spent, event)
             else:
                 with pytest.raises(BudgetError):
-                    check_budget(plan, Limits(limit), spent, event)
+                    check_budget(plan, Limits(limit, plan.privacy.delta), spent, event)

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.dataset import read_domain
 from client.journal import BLOCK, Decision, Journal
-from client.publish import groups, publish
+from client.pseudonyms import FORGOTTEN, pseudonym
+from client.publish import FEWEST_USERS, groups, publish
 from client.store import Home
 from shared.catalog import Catalog
 from shared.errors import DataError
+from shared.ledger import append_line
 from shared.published import read_published, write_published
 
 SMALL = Catalog("film", ("f1", "f2"), ("Up", "Déjà vu"), ("Up. comedy", "Déjà vu"), {"genre": ("comedy", "")})
@@ -121,6 +124,17 @@ def test_nothing_of_a_user_is_published(tiny_world, tmp_path):
     assert len(users) > 100
     assert not [user for user in users if f'"{user}"' in everything]
     assert len(published.catalog) == 60
+
+
+def test_who_was_forgotten_counts_in_no_group(tiny_world, tmp_path):
+    home = Home(tmp_path / "home")
+    whole, _ = publish(tiny_world["video"], "video", home, tmp_path / "whole", popularity=True)
+    assert max(whole.groups) > 0
+    users = read_domain(tiny_world["video"], "video").interactions.user_ids
+    for user in users[FEWEST_USERS - 1 :]:  # who is left is too few to tell of
+        append_line(home.forgotten, {"who": pseudonym(home, user, FORGOTTEN), "shown": "", "day": "2026-01-01"})
+    part, _ = publish(tiny_world["video"], "video", home, tmp_path / "part", popularity=True)
+    assert set(part.groups) == {0}
 
 
 def test_what_a_rule_strikes_at_any_age_is_not_published(tiny_world, tmp_path):
