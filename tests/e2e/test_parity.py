@@ -131,7 +131,7 @@ def test_flowers_simulation_gives_the_adapter_of_the_loop(machine, tiny_base):
 
 def test_private_and_adversarial_over_the_network_and_a_refusal(machine, tiny_base):
     path = settings(machine.folder, tiny_base)
-    own = ("--base", tiny_base, "--max-epsilon", 8)
+    own = ("--base", tiny_base, "--max-epsilon", 8, "--at-delta", 1e-4)  # as the plan has it
     homes = machine.folder / "var" / "client"
     before = {name: len(read_events(homes / name / "ledger.jsonl")) for name in DOMAINS}
     codes, said, _ = machine.deploy(
