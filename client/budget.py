@@ -19,9 +19,13 @@ class Limits:
     """What a data owner allows; ``None`` leaves the choice to the federation's plan."""
 
     max_epsilon: float | None = None
-    at_delta: float = 1e-5  # what it is measured at where the plan's delta is larger: no server may choose a laxer one
+    at_delta: float = 1e-5  # the laxest that it is measured at, whatever a server's plan has
     share_items: bool = False  # whether residuals, biases and counts of items may go to owners of their catalogue
     share_quality: bool = False  # whether the validation NDCG@10 travels with each update
+
+    def delta(self, plan: Plan) -> float:
+        """What ``max_epsilon`` is measured at."""
+        return min(plan.privacy.delta, self.at_delta)
 
 
 def sample_rate(plan: Plan, users: int) -> float:
@@ -84,7 +88,7 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
                 "set privacy.epsilon in the plan"
             )
         return 0.0
-    delta = min(plan.privacy.delta, limits.at_delta)
+    delta = limits.delta(plan)
     after = epsilon([*spent, next_event], delta)
     if limits.max_epsilon is not None and after > limits.max_epsilon:
         raise BudgetError(
@@ -114,12 +118,12 @@ def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> 
     one_round = GaussianSteps(planned_noise(plan, users, rate), rate, plan.privacy.steps)
     rounds, delta = plan.federation.rounds, plan.privacy.delta
 
-    def after(count: int, delta: float) -> float:
-        return epsilon([*spent, *[one_round] * count], delta)
+    def after(count: int) -> float:
+        return epsilon([*spent, *[one_round] * count], limits.delta(plan))
 
-    most, owners = limits.max_epsilon, min(delta, limits.at_delta)
-    allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=lambda n: after(n, owners))
-    alone, total = epsilon([one_round] * rounds, delta), after(rounds, delta)
+    most = limits.max_epsilon
+    allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=after)
+    alone, total = (epsilon([*before, *[one_round] * rounds], delta) for before in ((), spent))
     return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, total, allowed)
 
 

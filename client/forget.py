@@ -112,11 +112,13 @@ def forget(home: Home, user: str, data: Path | None = None, data_too: bool = Fal
     if leaving and not home.forgetting.exists():
         # Who stands behind moves up when a place is gone: the residuals must follow, or all would be wrong.
         write_json(home.forgetting, {"who": gone.who, "rows": leaving, "users": trained})
+    if came is not None:  # while the journal still tells: those behind move up, and a round to come starts afresh
+        _drop_rounds(home)
     dropped = journal.rewrite(lambda entry: not (isinstance(entry, Event | Feedback) and entry.user == user))
     os.utime(home.forgotten)  # a process that trains here reads the data anew, also who was forgotten before
     files = sum(drop_rows(path, USER_COLUMNS, user) for path in files_of(raw)) if data_too else 0
     staying = filed is not None and not data_too
-    touched = _residuals(home, filed if staying else None, moved=came is not None)
+    touched = _residuals(home, filed if staying else None)
     consents = _passports(home, user)
     emptied = ShownLog(home.shown).empty(lambda body: body.get("user") == gone.shown)
     sweep(home.folder)  # who was killed while writing may have left some of it
@@ -128,13 +130,14 @@ def _check_unfinished(home: Home, gone: Gone) -> None:
         raise ConfigError("a forgetting of another user was stopped in the middle; finish that one first")
 
 
-def _residuals(home: Home, row: int | None, moved: bool) -> bool:
-    """The user's row of every private file: to zero, and out of it where others move up. Whether there was one.
+def _drop_rounds(home: Home) -> None:
+    for path in home.rounds.glob("*.safetensors"):
+        path.unlink(missing_ok=True)
 
-    A round's may have more users than what is served; where they ``moved``, a round to come starts afresh.
-    """
+
+def _residuals(home: Home, row: int | None) -> bool:
+    """The user's row of every private file: to zero, and out of it where others move up. Whether there was one."""
     marked = json.loads(home.forgetting.read_text(encoding="utf-8")) if home.forgetting.exists() else None
-
     found = marked is not None
 
     def zero(tensors: dict[str, torch.Tensor]) -> None:
@@ -151,13 +154,12 @@ def _residuals(home: Home, row: int | None, moved: bool) -> bool:
     # What the domain reaches alone is trained again from other data; without its mark the rest counts for nothing.
     for path in (home.alone / "alone.json", *sorted(home.alone.glob("*.safetensors"))):
         path.unlink(missing_ok=True)
-    for path in sorted(home.rounds.glob("*.safetensors")):
-        if moved or marked is not None:
-            path.unlink(missing_ok=True)
-        elif row is not None:
-            change_private(path, zero)
     if marked is None and row is None:
         return False
+    if marked is not None:
+        _drop_rounds(home)
+    for path in sorted(home.rounds.glob("*.safetensors")):  # one may have more users than what is served
+        change_private(path, zero)
     change_private(home.private, zero)
     change_private(home.private, cut)
     home.forgetting.unlink(missing_ok=True)

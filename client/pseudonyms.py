@@ -2,14 +2,13 @@
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from client.store import Home
 from shared.errors import DataError
+from shared.whole import aside
 
 KEY = 32  # bytes
 SHOWN, FORGOTTEN = "shown", "forgotten"  # purposes: who has two of the files cannot tell who is who across them
@@ -39,14 +38,6 @@ def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:
     """The secret in a file that only its owner may read; made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(make())
-                file.flush()
-                os.fsync(file.fileno())
-            with suppress(FileExistsError):  # another process was first: its secret it is
-                os.link(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside(path, over=False) as made:  # where another process was first, its secret it is
+            made.write_bytes(make())
     return path.read_bytes()

@@ -22,8 +22,9 @@ def main() -> None:
 
 
 def _lost(thread: threading.ExceptHookArgs) -> None:
-    sys.__excepthook__(thread.exc_type, thread.exc_value or thread.exc_type(), thread.exc_traceback)
-    _leave()
+    threading.__excepthook__(thread)
+    if not issubclass(thread.exc_type, SystemExit):  # a thread that wanted to end
+        _leave()
 
 
 def _leave() -> None:

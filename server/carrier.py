@@ -57,7 +57,8 @@ def grid_carrier(grid: Grid, members: Members, timeout_s: float, tell: Tell, pol
                 update = update_from_bytes(answer.raw)
                 if update.domain != answer.domain:
                     raise PayloadError(f"answers for {update.domain!r}, expected its own name")
-                if not _same(task_for(named.get(node, "")), task_for(update.domain)):
+                taken_for = named.get(node, "")
+                if taken_for != update.domain and not _same(task_for(taken_for), task_for(update.domain)):
                     raise PayloadError("was not known when tasks went out, and trained on from towers not its own")
             except PayloadError as error:
                 tell(members.name(node), str(error))

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from shared.errors import DataError
@@ -15,10 +15,11 @@ OWNER, PUBLIC = 0o600, 0o666  # who may read; the latter as the process's umask 
 
 
 @contextmanager
-def aside(path: Path, mode: int = OWNER) -> Iterator[Path]:
+def aside(path: Path, mode: int = OWNER, over: bool = True) -> Iterator[Path]:
     """A new file beside ``path`` to write to, which takes its place at the end, and after an error is gone.
 
-    The old file or the new one is there at any moment, also after a loss of power. Raises OSError.
+    Not ``over`` a file that is there by then: that stays, and the new one is gone. Of the old file and the new one
+    either is there at any moment, also after a loss of power. Raises OSError.
     """
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -26,7 +27,11 @@ def aside(path: Path, mode: int = OWNER) -> Iterator[Path]:
         fcntl.flock(handle, fcntl.LOCK_EX)  # until this process ends: how ``sweep`` knows that somebody still writes
         yield made
         _sync(made)
-        made.replace(path)
+        if over:
+            made.replace(path)
+        else:
+            with suppress(FileExistsError):
+                os.link(made, path)
     finally:
         made.unlink(missing_ok=True)
         os.close(handle)
