@@ -28,23 +28,33 @@ class Limits:
         return min(plan.privacy.delta, self.at_delta)
 
 
+def declared(users: int) -> int:
+    """What a domain tells of its number of users: the nearest power of two."""
+    return int(2 ** round(math.log2(max(users, 1))))
+
+
 def sample_rate(plan: Plan, users: int) -> float:
-    """Poisson probability that a user joins a step."""
+    """Poisson probability that a user joins a step; of ``declared`` users in a domain.
+
+    Whatever hangs on it (noise, what a step costs, when a limit is reached) then tells a server no more of the number.
+    """
     return min(1.0, plan.privacy.lot_users / max(users, 1))
 
 
-def planned_noise(plan: Plan, users: int, rate: float) -> float:
-    """Noise multiplier that makes all rounds of the plan together cost ``privacy.epsilon``. Raises BudgetError."""
+def planned_noise(plan: Plan, users: int) -> float:
+    """Noise multiplier that makes all rounds of the plan together cost a domain of ``users`` ``privacy.epsilon``.
+
+    Raises BudgetError.
+    """
     check_delta(plan, users)
-    steps = plan.federation.rounds * plan.privacy.steps
+    steps, rate = plan.federation.rounds * plan.privacy.steps, sample_rate(plan, declared(users))
     return noise_for(plan.privacy.epsilon, plan.privacy.delta, rate, steps)
 
 
 def check_delta(plan: Plan, users: int) -> None:
-    """Raises BudgetError when delta does not lie below one in ``users``; of them no more is used than a domain's
-    declared weight tells, the nearest power of two, or refusals would tell a server who asks often the exact number."""
-    most = 2 ** (round(math.log2(max(users, 1))) + 0.5)
-    if plan.privacy.delta * most >= 1:
+    """Raises BudgetError when delta does not lie below one in ``users``; of them no more is used than is
+    ``declared``, or refusals would tell a server who asks often the exact number."""
+    if plan.privacy.delta * declared(users) * math.sqrt(2) >= 1:
         raise BudgetError(
             f"privacy.delta {plan.privacy.delta:g} allows a full leak of one user in {1 / plan.privacy.delta:.0f}; "
             f"choose it well below one in this domain's number of users, for instance 1e-5 or less"
@@ -91,9 +101,12 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
     delta = limits.delta(plan)
     after = epsilon([*spent, next_event], delta)
     if limits.max_epsilon is not None and after > limits.max_epsilon:
+        limit = f"this domain's limit of {limits.max_epsilon:g} at delta {delta:g}"
         raise BudgetError(
-            f"this release would bring epsilon to {after:.3f}, {after - limits.max_epsilon:.3f} above this domain's "
-            f"limit of {limits.max_epsilon:g} at delta {delta:g}; raise the limit or release less"
+            f"this release would bring epsilon to {after:.3f}, {after - limits.max_epsilon:.3f} above {limit}; "
+            "raise the limit or release less",
+            # By how much tells what was released before, passports to users too.
+            told=f"this release would bring epsilon above {limit}; plan less of it, or ask the domain's owner",
         )
     return after
 
@@ -114,8 +127,8 @@ class Forecast:
 
 def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> Forecast:
     """Look ahead, spend nothing. Raises BudgetError where the plan's epsilon and delta cannot be had."""
-    rate = sample_rate(plan, users)
-    one_round = GaussianSteps(planned_noise(plan, users, rate), rate, plan.privacy.steps)
+    rate = sample_rate(plan, declared(users))
+    one_round = GaussianSteps(planned_noise(plan, users), rate, plan.privacy.steps)
     rounds, delta = plan.federation.rounds, plan.privacy.delta
 
     def after(count: int) -> float:

@@ -17,7 +17,7 @@ from torch import nn
 import shared.model
 from client.adversary import worst_case
 from client.batches import pad
-from client.budget import sample_rate
+from client.budget import declared, sample_rate
 from client.chance import Chance, Repeatable, Unforeseen
 from client.corpus import Corpus
 from client.losses import LOSSES
@@ -75,11 +75,11 @@ def train_privately(
     users = sampled_users(corpus)
     if not len(users):
         raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
-    rate = sample_rate(plan, len(users))
+    rate = sample_rate(plan, declared(len(users)))
     chance: Chance = Repeatable(plan.federation.seed, *place) if simulated else Unforeseen()
     engine = PerUserGradients(model, corpus.space, plan, released)
     try:
-        optimizer = engine.optimizer(noise_multiplier, rate * len(users))
+        optimizer = engine.optimizer(noise_multiplier, rate * declared(len(users)))
         for done in range(plan.privacy.steps):
             chosen = users[chance.uniform(len(users)) < rate]
             groups = lots(corpus.split.train, chosen, plan, len(corpus.space), chance, engine.group)
@@ -134,7 +134,9 @@ class PerUserGradients:
         self.model.eval()
 
     def optimizer(self, noise_multiplier: float, expected_users: float) -> DPOptimizer:
-        """Adam on the clipped and noised sum, divided by the expected (not the actual) number of users."""
+        """Adam on the clipped and noised sum, divided by the expected (not the actual) number of users.
+
+        Expected of those ``declared``: the true number is nobody's to learn from the length of a step."""
         inner = torch.optim.Adam(self.named.values(), lr=self.plan.privacy.lr)
         return DPOptimizer(
             inner,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import Limits, check_budget, check_protocol, check_sharing, planned_noise, sample_rate
+from client.budget import Limits, check_budget, check_protocol, check_sharing, declared, planned_noise, sample_rate
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -147,7 +147,7 @@ class DomainMember:
         after = adapter_tensors(model)
         delta = {name: after[name] - task.adapter[name] for name in sorted(released)}
         must_move(delta)
-        weight = coarse_weight(len(sampled_users(corpus)))
+        weight = float(declared(len(sampled_users(corpus))))
         return AdapterUpdate(self.name, task.round, {**delta, **items}, weight, task.base, quality)
 
     def private_before(self, task: Task, model: Recommender) -> Private | None:
@@ -180,7 +180,7 @@ class DomainMember:
     def _counted(self, plan: Plan) -> Tensors:
         """What was met, and met together, divided by the weight that the mean over owners gives this domain."""
         corpus = self.corpus(plan)
-        weight = min(coarse_weight(len(sampled_users(corpus))), plan.federation.weight_cap)
+        weight = min(float(declared(len(sampled_users(corpus)))), plan.federation.weight_cap)
         counts = dict(zip(COUNTED, corpus.pairs(), strict=True))
         catalogue = self.domain.catalog.fingerprint
         return {table_name(catalogue, key): value / np.float32(weight) for key, value in counts.items()}
@@ -189,8 +189,8 @@ class DomainMember:
         self, model: Recommender, corpus: Corpus, task: Task, released: frozenset[str], place: Sequence[str | int]
     ) -> None:
         users = len(sampled_users(corpus))
-        rate = sample_rate(task.plan, users)
-        event = GaussianSteps(planned_noise(task.plan, users, rate), rate, task.plan.privacy.steps)
+        rate = sample_rate(task.plan, declared(users))
+        event = GaussianSteps(planned_noise(task.plan, users), rate, task.plan.privacy.steps)
         with reserved(self.home.ledger):
             check_budget(task.plan, self.limits, read_events(self.home.ledger), event)
             # Written before anything is released: a crash may waste budget, never hide it.
@@ -327,11 +327,6 @@ def must_move(delta: Tensors) -> None:
             f"training moved nothing in {len(still)} of {len(delta)} tensors, first {[*adapters, *still][0]!r}; "
             "raise train.lr or train.lora_lr, or train on more data"
         )
-
-
-def coarse_weight(users: int) -> float:
-    """A declared weight that tells no exact count: the nearest power of two."""
-    return float(2 ** round(math.log2(max(users, 1))))
 
 
 def open_member(

@@ -69,7 +69,7 @@ class Desk:
             raise Refusal(INSIDE) from None
         except IsthmusError as error:
             self.say(f"refused a task: {error}")
-            raise Refusal(str(error)) from None
+            raise Refusal(error.told if isinstance(error, BudgetError) else str(error)) from None
         except Exception:
             self._keep(traceback.format_exc())
             raise Refusal(INSIDE) from None

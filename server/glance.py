@@ -140,8 +140,8 @@ def _domain(name: str, plan: Plan, reports: Sequence[Mapping[str, Any]], here: s
 def spent(plan: Plan, weight: float | None, rounds: int) -> dict[str, Any] | None:
     """Epsilon that the plan's noise has cost a domain after so many rounds of its own, as far as a server can know.
 
-    A domain sets its noise so that all rounds together cost the plan's epsilon; how many users it has, which the share
-    of one round hangs on, a server knows by its weight class alone. The ledger in the domain's home is the truth.
+    A domain sets its noise so that all rounds together cost the plan's epsilon, and the share of one round hangs on the
+    weight class that it declares. What runs before this one cost, the ledger in the domain's home tells alone.
     """
     if not plan.private:
         return None
@@ -151,7 +151,10 @@ def spent(plan: Plan, weight: float | None, rounds: int) -> dict[str, Any] | Non
         found["so_far"] = 0.0
     elif weight is not None:
         found["so_far"] = _so_far(plan.privacy, plan.federation.rounds, weight, rounds)
-    return {**found, "by": "the plan's noise for a domain of this weight class; the domain's own ledger is exact"}
+    return {
+        **found,
+        "by": "the plan's noise for a domain of this weight class; earlier runs: in the domain's own ledger",
+    }
 
 
 @lru_cache(maxsize=512)

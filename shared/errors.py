@@ -51,7 +51,14 @@ class TrainingError(IsthmusError):
 
 
 class BudgetError(IsthmusError):
-    """A task would spend more privacy than the data owner allows."""
+    """A task would spend more privacy than the data owner allows.
+
+    ``told`` is what a peer may read of it, where the message holds what is the owner's alone.
+    """
+
+    def __init__(self, message: str, told: str | None = None) -> None:
+        super().__init__(message)
+        self.told = message if told is None else told
 
 
 class FederationError(IsthmusError):

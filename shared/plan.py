@@ -93,7 +93,7 @@ class PrivacyPlan:
     epsilon: float = 0.0  # for the whole run, all rounds
     delta: float = 1e-5
     clip_norm: float = 1.0  # L2 bound of one user's gradient
-    lot_users: int = 128  # expected users in a Poisson sample
+    lot_users: int = 128  # expected users in a Poisson sample, out of as many as a domain declares
     steps: int = 10  # noisy steps a round
     events: int = 6  # most recent events of a user that take part
     negatives: int = 10  # public items a user is compared with

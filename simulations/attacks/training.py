@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from client.budget import planned_noise, sample_rate
+from client.budget import planned_noise
 from client.corpus import Corpus
 from client.privacy import sampled_users, train_privately
 from client.splits import Histories
@@ -36,8 +36,7 @@ def take_rounds(
     released = released_names(plan, list(shared_parameters(model)))
     numbers = range(1, plan.federation.rounds + 1)
     if plan.private:
-        users = len(sampled_users(corpus))
-        noise = planned_noise(plan, users, sample_rate(plan, users))
+        noise = planned_noise(plan, len(sampled_users(corpus)))
         spent = [
             train_privately(model, corpus, plan, noise, released, (*place, number), simulated=True, tick=tick)
             for number in numbers

@@ -1,12 +1,13 @@
 import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from support.tiny_members import tiny_plan
 
-from client.budget import Limits, check_budget, forecast, planned_noise, sample_rate
+from client.budget import Limits, check_budget, declared, forecast, planned_noise, sample_rate
 from client.chance import Repeatable, Unforeseen
 from client.privacy import Lot, PerUserGradients, lots, sampled_users, train_privately
 from shared.accounting import epsilon, noise_for
@@ -202,7 +203,7 @@ def test_private_training_moves_what_is_released_and_nothing_else(members, tiny_
     for name in before:
         assert (np.abs(after[name] - before[name]).max() > 0) == (name in released), name
     users = len(sampled_users(members[0].corpus(plan)))
-    assert event == GaussianSteps(1.0, sample_rate(plan, users), plan.privacy.steps)
+    assert event == GaussianSteps(1.0, sample_rate(plan, declared(users)), plan.privacy.steps)
 
 
 def test_simulated_noise_repeats_and_real_noise_does_not(members, tiny_base):
@@ -274,7 +275,7 @@ def test_the_data_owner_may_refuse(tiny_base):
     with pytest.raises(BudgetError, match="the plan adds no noise"):
         check_budget(tiny_plan(tiny_base), Limits(8.0), (), None)
     with pytest.raises(BudgetError, match="well below one"):
-        planned_noise(tiny_plan(tiny_base, "privacy.delta=0.01"), 200, 0.1)
+        planned_noise(tiny_plan(tiny_base, "privacy.delta=0.01"), 200)
 
 
 def test_refusals_do_not_tell_how_many_users_there_are(tiny_base):
@@ -282,12 +283,30 @@ def test_refusals_do_not_tell_how_many_users_there_are(tiny_base):
     for users in (190, 250):  # of one declared weight, 256
         plan = tiny_plan(tiny_base, "privacy.epsilon=1e-9", "privacy.lot_users=50")
         with pytest.raises(BudgetError) as refused:
-            planned_noise(plan, users, sample_rate(plan, users))
+            planned_noise(plan, users)
         said.add(str(refused.value))
         for delta in (1 / 191, 1 / 249, 1 / 300):
             with pytest.raises(BudgetError, match="well below one"):
-                planned_noise(tiny_plan(tiny_base, f"privacy.delta={delta}"), users, 0.1)
+                planned_noise(tiny_plan(tiny_base, f"privacy.delta={delta}"), users)
     assert len(said) == 1
+
+
+def test_what_a_round_costs_is_that_of_the_declared_number(tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "privacy.lot_users=50")
+    ahead = [replace(forecast(plan, users, Limits(8.0), ()), users=0) for users in (190, 250, 400)]
+    assert ahead[0] == ahead[1] != ahead[2]
+    assert ahead[0].sample_rate == 50 / 256
+
+
+def test_an_overspent_budget_tells_its_owner_by_how_much_and_a_peer_only_that(tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
+    event = GaussianSteps(1.0, 0.2, 10)
+    after = epsilon([event, event], 1e-5)
+    with pytest.raises(BudgetError) as refused:
+        check_budget(plan, Limits(1.5), (event,), event)
+    assert f"bring epsilon to {after:.3f}, {after - 1.5:.3f} above this domain's limit of 1.5" in str(refused.value)
+    assert "above this domain's limit of 1.5 at delta 1e-05" in refused.value.told
+    assert f"{after:.3f}"[:4] not in refused.value.told
 
 
 def test_a_cut_in_time_and_a_promise_do_not_go_together(members, tiny_base):

@@ -5,9 +5,9 @@ import pytest
 from support.tiny_members import tiny_plan
 
 import client.rounds as rounds
-from client.budget import Limits
+from client.budget import Limits, declared
 from client.recommend import open_serving
-from client.rounds import DomainMember, coarse_weight, must_move
+from client.rounds import DomainMember, must_move
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
@@ -237,7 +237,7 @@ def test_a_learning_rate_of_nothing_stops_the_run(members, tiny_base):
 
 
 def test_weights_tell_no_count():
-    assert [coarse_weight(users) for users in (0, 1, 3, 100, 17_112)] == [1, 1, 4, 128, 16384]
+    assert [declared(users) for users in (0, 1, 3, 100, 17_112)] == [1, 1, 4, 128, 16384]
 
 
 def test_a_finished_run_serves(members, plan, tmp_path):

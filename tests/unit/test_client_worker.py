@@ -13,7 +13,7 @@ from support.fake_member import FakeMember, fake_plan, fake_start
 from client.relay import call, relay
 from client.secure_sum import SecureSum, strangers
 from client.worker import Desk, serving
-from shared.errors import DataError
+from shared.errors import BudgetError, DataError
 from shared.payload import Task, task_to_bytes, update_from_bytes
 from shared.secure_payload import announcement_from, deal
 from shared.wire import Answer, answer_to_record, question_to_record, task_to_record
@@ -76,6 +76,17 @@ def test_a_refusal_tells_the_reason(desk, socket):
     assert answer == Answer("video", reason=answer.reason)
     assert "epsilon 9, the data owner allows 8" in answer.reason
     assert not desk.log.exists()
+
+
+def test_what_is_the_owners_alone_is_told_to_the_owner_alone(desk, socket, monkeypatch):
+    def train(task: Task) -> None:
+        raise BudgetError("above the limit by 1.234", told="above the limit")
+
+    heard: list[str] = []
+    desk.say = heard.append
+    monkeypatch.setattr(desk.member, "train", train)
+    assert ask(socket, task_to_bytes(task())).reason == "above the limit"
+    assert "refused a task: above the limit by 1.234" in heard
 
 
 def test_an_unexpected_failure_stays_in_the_domains_own_log(desk, socket):
