@@ -60,11 +60,12 @@ def export_user(home: Home, user: str, data: Path | None = None) -> dict[str, An
     entries = Journal(home.journal).entries
     domain = with_journal(without(home, read_domain(data or kept.data, kept.domain)), entries)
     who, shown_as = pseudonym(home, user), pseudonym(home, user, SHOWN)
-    catalog, row = domain.catalog, _row(domain, user)
+    catalog, row, gone = domain.catalog, _row(domain, user), _gone(home, user) in read_forgotten(home)
     feedback = [entry for entry in entries if isinstance(entry, Feedback) and entry.user == user]
     shown = [r.body for r in ShownLog(home.shown).records() if r.body is not None and r.body.get("user") == shown_as]
     consents = [one for one in _consents(home) if one.get("user") == who]
-    if row is None and not (feedback or shown or consents):
+    cells = _cells(domain, user) if row is not None or not gone else []  # also of who is in the files beside alone
+    if row is None and not (feedback or shown or consents or cells):
         raise UnknownError(f"domain {domain.name} knows no such user; check the id")
     told = {item: catalog.titles[catalog.row[item]] for item in {one.item for one in feedback} & catalog.row.keys()}
     residual = kept.private.get(USER_TABLE)
@@ -77,7 +78,7 @@ def export_user(home: Home, user: str, data: Path | None = None) -> dict[str, An
             {"item": e.item, "title": told.get(e.item, ""), "what": e.what, "note": e.note, "timestamp": e.timestamp}
             for e in feedback
         ],
-        "files": [] if row is None else _cells(domain, user),
+        "files": cells,
         "residual": residual[row].tolist() if residual is not None and row is not None and row < len(residual) else [],
         "passports": consents,
         "passports_spent": [
@@ -95,14 +96,15 @@ def forget(home: Home, user: str, data: Path | None = None, data_too: bool = Fal
     kept = load(home)
     folder = data or kept.data
     journal = Journal(home.journal)
-    gone = Gone(pseudonym(home, user, FORGOTTEN), pseudonym(home, user, SHOWN))
+    gone = _gone(home, user)
     known = gone in read_forgotten(home)
     raw = read_domain(folder, kept.domain)
     _check_unfinished(home, gone)
     users = raw.interactions.user_ids
     filed = users.index(user) if user in users else None  # the place among the owner's files' users
     row = _row(with_journal(without(home, raw), journal.entries), user)
-    if not (known or filed is not None or _named(home, user, journal)):
+    beside = bool(_cells(raw, user))
+    if not (known or filed is not None or beside or _named(home, user, journal)):
         raise UnknownError(f"domain {kept.domain} knows no such user; check the id")
     if not known:
         append_line(home.forgotten, {"who": gone.who, "shown": gone.shown, "day": datetime.now(UTC).date().isoformat()})
@@ -117,12 +119,15 @@ def forget(home: Home, user: str, data: Path | None = None, data_too: bool = Fal
     dropped = journal.rewrite(lambda entry: not (isinstance(entry, Event | Feedback) and entry.user == user))
     os.utime(home.forgotten)  # a process that trains here reads the data anew, also who was forgotten before
     files = sum(drop_rows(path, USER_COLUMNS, user) for path in files_of(raw)) if data_too else 0
-    staying = filed is not None and not data_too
-    touched = _residuals(home, filed if staying else None)
+    touched = _residuals(home, filed if filed is not None and not data_too else None)
     consents = _passports(home, user)
     emptied = ShownLog(home.shown).empty(lambda body: body.get("user") == gone.shown)
     sweep(home.folder)  # who was killed while writing may have left some of it
-    return Forgotten(dropped, touched, consents, emptied, files, staying)
+    return Forgotten(dropped, touched, consents, emptied, files, (filed is not None or beside) and not data_too)
+
+
+def _gone(home: Home, user: str) -> Gone:
+    return Gone(pseudonym(home, user, FORGOTTEN), pseudonym(home, user, SHOWN))
 
 
 def _check_unfinished(home: Home, gone: Gone) -> None:

@@ -180,6 +180,20 @@ def test_the_owners_files_are_written_anew_when_asked(place, cache):
     check_gone(place, cache, user, before)
 
 
+def test_who_stands_in_the_files_beside_alone_is_exported_and_forgotten(place):
+    filled(place)
+    path = place.folder.parent / "video" / "video.user"
+    assert export_user(place, "somebody")["files"] == [{"file": "video.user", "user_id": "somebody", "age": "30"}]
+    assert export_user(place, "somebody")["events"] == []
+    found = forget(place, "somebody")
+    assert (found.files, found.listed) == (0, True)
+    with pytest.raises(UnknownError):
+        export_user(place, "somebody")
+    found = forget(place, "somebody", data_too=True)
+    assert (found.files, found.listed) == (1, False)
+    assert "somebody" not in path.read_text()
+
+
 def test_a_process_that_trains_reads_its_data_anew_after_each_forgetting(place):
     user = filled(place)
     marks = set()
