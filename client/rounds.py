@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class DomainMember:
             self._train_privately(model, corpus, task, released, place)
         else:
             check_budget(task.plan, self.limits, (), None)
-            private = self.private_before(task, model)
+            private, _ = self.private_before(task, model)
             train(
                 model,
                 [corpus],
@@ -140,7 +141,7 @@ class DomainMember:
                 tick=self.workshop.tick,
             )
             if private is not None:
-                keep_round(self.home, task.round, private.state_dict())
+                keep_round(self.home, run_of(task), task.round, private.state_dict())
                 items = self._items_moved(task, private)
             if self.limits.share_quality and len(corpus.split.valid):
                 quality = round(validate(model, corpus, private), 2)
@@ -150,22 +151,23 @@ class DomainMember:
         weight = float(declared(len(sampled_users(corpus))))
         return AdapterUpdate(self.name, task.round, {**delta, **items}, weight, task.base, quality)
 
-    def private_before(self, task: Task, model: Recommender) -> Private | None:
-        """The private parameters that a task starts with: as the round before left them, else fresh.
+    def private_before(self, task: Task, model: Recommender) -> tuple[Private | None, bool]:
+        """The private parameters that a task starts with, and whether rounds trained them: as the run's last left them,
+        else fresh.
 
         None where they stay out of the rounds: what was trained without noise may feed no gradient that is released
         under a promise of privacy (and ``_train_privately`` takes none).
         """
         if task.plan.private or not task.plan.train.private_rounds:
-            return None
+            return None, False
         private = self.corpus(task.plan).private(model)
-        if task.round > 1 and (kept := load_round(self.home, task.round - 1)) is not None:
+        if (kept := load_round(self.home, run_of(task), task.round - 1)) is not None:
             try:
                 private.load_state_dict(kept)
-            except RuntimeError:  # of other data or settings: a run that this domain joined late
-                private = self.corpus(task.plan).private(model)
+            except RuntimeError:  # of other data: somebody, or an item, came or went since
+                private, kept = self.corpus(task.plan).private(model), None
         load_item_table(private, table(task.adapter))
-        return private
+        return private, kept is not None
 
     def _items_moved(self, task: Task, private: Private) -> Tensors:
         """What this domain adds to the table that its catalogue's owners share; all it has where there is none yet."""
@@ -230,7 +232,7 @@ class DomainMember:
         """
         plan = task.plan
         corpus, tick = self.corpus(plan), self.workshop.tick
-        private, outcome = personalise(model, corpus, plan, self.private_before(task, model), tick)
+        private, outcome = personalise(model, corpus, plan, *self.private_before(task, model), tick)
         counted = {name.rpartition(".")[2]: value for name, value in table(task.adapter).items()}
         found = candidate("federated", calibrate(model, corpus, private, counted), model, private)
         curve = list(outcome.valid)
@@ -297,14 +299,19 @@ class DomainMember:
 
 
 def personalise(
-    model: Recommender, corpus: Corpus, plan: Plan, private: Private | None = None, tick: Tick | None = None
+    model: Recommender,
+    corpus: Corpus,
+    plan: Plan,
+    private: Private | None = None,
+    trained: bool = False,
+    tick: Tick | None = None,
 ) -> tuple[Private, Outcome]:
     """A fine-tuned copy of the model given, in place, and private parameters, fresh where none came; never sent.
 
-    Fresh ones have all to learn still: they take a training of full length.
+    Those that no rounds ``trained`` have all to learn still: they take a training of full length.
     """
     pace = plan.train
-    epochs, rate = (pace.epochs, 1.0) if private is None else (pace.personal_epochs, pace.personal_rate)
+    epochs, rate = (pace.personal_epochs, pace.personal_rate) if trained else (pace.epochs, 1.0)
     private = corpus.private(model) if private is None else private
     place = ("client", corpus.name, "personal")
     if not pace.personal_epochs:
@@ -312,6 +319,12 @@ def personalise(
     slower = replace(plan, train=replace(pace, lr=rate * pace.lr, lora_lr=rate * pace.lora_lr))
     outcome = train(model, [corpus], [private], slower, epochs=epochs, place=place, early_stopping=True, tick=tick)
     return private, outcome
+
+
+def run_of(task: Task) -> str:
+    """What tells a run's tasks from another's: its plan, by whatever path its base is found here."""
+    plan = replace(task.plan, model=replace(task.plan.model, base=task.base))
+    return sha256(plan.to_json().encode()).hexdigest()
 
 
 def must_move(delta: Tensors) -> None:

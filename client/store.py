@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
@@ -140,46 +140,56 @@ def load(home: Home) -> Kept:
         raise DataError(f"{home.folder} is damaged ({type(error).__name__}); train again") from None
 
 
-def keep_round(home: Home, number: int, private: dict[str, torch.Tensor]) -> None:
-    """Save the private parameters as a round left them, beside those of the round before: it may be asked again."""
+def keep_round(home: Home, run: str, number: int, private: dict[str, torch.Tensor]) -> None:
+    """Save the private parameters as a round left them, beside those it began with: it may be asked again.
+
+    ``run`` is what ``load_round`` knows the run by.
+    """
     home.rounds.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with aside(_of_round(home, number)) as path:
-        save_torch(private, path)
+    with aside(home.rounds / f"{number}.safetensors") as path:
+        save_torch(private, path, metadata={"run": run})
+    before = _rounds(home, number - 1)
     for path in home.rounds.glob("*.safetensors"):
-        if path not in (_of_round(home, number), _of_round(home, number - 1)):
+        if path.stem != str(number) and path not in before[:1]:
             path.unlink(missing_ok=True)
 
 
-def load_round(home: Home, number: int) -> dict[str, torch.Tensor] | None:
-    """The private parameters after that round; None where the domain did not take part in it.
+def load_round(home: Home, run: str, number: int) -> dict[str, torch.Tensor] | None:
+    """The private parameters after that round of the run, or after the last before it that the domain took part in.
 
-    Raises DataError when they are damaged.
+    None where there was none. Raises DataError when they are damaged.
     """
-    path = _of_round(home, number)
-    if not path.exists():
-        return None
-    try:
-        found: dict[str, torch.Tensor] = load_torch(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}); remove it and train again") from None
-    return found
+    for path in _rounds(home, number):
+        found, about = _read_private(path)
+        if about.get("run") == run:
+            return found
+    return None
 
 
-def _of_round(home: Home, number: int) -> Path:
-    return home.rounds / f"{number}.safetensors"
+def _rounds(home: Home, last: int) -> list[Path]:
+    """What rounds left, up to that one, newest first."""
+    numbers = [int(path.stem) for path in home.rounds.glob("*.safetensors") if path.stem.isdecimal()]
+    return [home.rounds / f"{number}.safetensors" for number in sorted(numbers, reverse=True) if number <= last]
 
 
 def change_private(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
     """Rewrite a file of private parameters; none where there is none. Raises DataError when it is damaged."""
     if not path.exists():
         return
-    try:
-        found: dict[str, torch.Tensor] = {name: value.clone() for name, value in load_torch(path).items()}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}); remove it and train again") from None
+    found, about = _read_private(path)
     change(found)
     with aside(path) as made:
-        save_torch(found, made)
+        save_torch(found, made, metadata=about or None)
+
+
+def _read_private(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors, and what is told of them. Raises DataError."""
+    try:
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name).clone() for name in names}, file.metadata() or {}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}); remove it and train again") from None
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ def who_and_what(
         sure.append(confidences(model, target.corpus, (learnt, held)))
         if number == 0:
             claimed = trained.claimed(plan.privacy.delta)
-            private, _ = personalise(model, data, plan, trained.private, tick)
+            private, _ = personalise(model, data, plan, trained.private, trained.private is not None, tick)
             calibrate(model, data, private)
             served = confidences(model, target.corpus, (learnt, held), private)
     load_adapter_tensors(model, start)

@@ -2,12 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from support.tiny_members import tiny_plan
 
 import client.rounds as rounds
 from client.budget import Limits, declared
 from client.recommend import open_serving
-from client.rounds import DomainMember, must_move
+from client.rounds import DomainMember, must_move, personalise, run_of
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
@@ -69,15 +70,15 @@ def test_private_parameters_go_on_from_the_round_before(members, plan, tmp_path)
     member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
     task, _ = first_task(plan)
     model = member.workshop.model(plan)
-    assert not member.private_before(task, model).item.weight.any()
+    assert not member.private_before(task, model)[0].item.weight.any()
     member.train(task)
-    first = member.private_before(replace(task, round=2), model).state_dict()
+    first = member.private_before(replace(task, round=2), model)[0].state_dict()
     assert first["item.weight"].any()
     member.train(replace(task, round=2))
-    second = member.private_before(replace(task, round=3), model).state_dict()
+    second = member.private_before(replace(task, round=3), model)[0].state_dict()
     assert not np.array_equal(first["item.weight"], second["item.weight"])
     # Asked again for round 2, it starts where round 1 ended, not where round 2 did.
-    again = member.private_before(replace(task, round=2), model).state_dict()
+    again = member.private_before(replace(task, round=2), model)[0].state_dict()
     assert np.array_equal(first["item.weight"], again["item.weight"])
     assert sorted(path.name for path in member.home.rounds.iterdir()) == ["1.safetensors", "2.safetensors"]
     (member.home.rounds / "2.safetensors").write_bytes(b"damaged")
@@ -85,9 +86,55 @@ def test_private_parameters_go_on_from_the_round_before(members, plan, tmp_path)
         member.private_before(replace(task, round=3), model)
 
 
+def test_who_missed_a_round_goes_on_from_the_last_before_it(members, plan, tmp_path):
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
+    task, _ = first_task(plan)
+    model = member.workshop.model(plan)
+    assert not member.private_before(replace(task, round=3), model)[1]  # nor did it take part in any
+    member.train(task)
+    after = {number: member.private_before(replace(task, round=number), model) for number in (2, 4)}
+    assert after[2][1]
+    assert after[4][1]
+    assert torch.equal(after[2][0].item.weight, after[4][0].item.weight)
+    assert after[4][0].item.weight.any()
+    member.train(replace(task, round=4))
+    assert sorted(path.name for path in member.home.rounds.iterdir()) == ["1.safetensors", "4.safetensors"]
+    member.train(replace(task, round=4))  # asked again
+    again = member.private_before(replace(task, round=4), model)[0]
+    assert torch.equal(again.item.weight, after[4][0].item.weight)
+
+
+def test_what_another_run_left_is_nobodys_start(members, plan, tiny_base, tmp_path):
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
+    task, _ = first_task(plan)
+    model = member.workshop.model(plan)
+    member.train(task)
+    other = replace(task, round=2, plan=tiny_plan(tiny_base, "train.lr=0.123"))
+    private, trained = member.private_before(other, model)
+    assert not trained
+    assert not private.item.weight.any()
+    elsewhere = replace(plan, model=replace(plan.model, base="the/same/base/elsewhere"))
+    assert run_of(replace(task, plan=elsewhere)) == run_of(task) != run_of(other)
+
+
+def test_private_parameters_that_no_round_trained_take_a_training_of_full_length(members, plan, monkeypatch):
+    asked = []
+
+    def tuned(*args, epochs, **kwargs):
+        asked.append(epochs)
+        return rounds.Outcome(epochs, 0.0, (0.0,))
+
+    monkeypatch.setattr(rounds, "train", tuned)
+    corpus, model = members[0].corpus(plan), members[0].workshop.model(plan)
+    for trained in (False, True):
+        personalise(model, corpus, plan, corpus.private(model), trained)
+    assert asked == [plan.train.epochs, plan.train.personal_epochs]
+    assert asked[0] != asked[1]
+
+
 def test_private_parameters_stay_out_where_noise_is_promised(members, tiny_base):
     task, _ = first_task(tiny_plan(tiny_base, "privacy.epsilon=8.0"))
-    assert members[0].private_before(task, members[0].workshop.model(task.plan)) is None
+    assert members[0].private_before(task, members[0].workshop.model(task.plan)) == (None, False)
 
 
 def test_the_learning_rate_falls_over_all_rounds(members, plan, monkeypatch):
@@ -114,11 +161,11 @@ def test_owners_of_one_catalogue_share_item_tables_where_the_plan_says_so(member
     assert sorted(name.rpartition(".")[2] for name in own) == ["bias", "vectors"]
     got = {name: value + np.float32(0.25) for name, value in own.items()}
     second = replace(task, round=2, adapter={**task.adapter, **got})
-    start = member.private_before(second, member.workshop.model(plan))
+    start, _ = member.private_before(second, member.workshop.model(plan))
     np.testing.assert_array_equal(start.bias.detach(), next(v for name, v in got.items() if name.endswith("bias")))
     last = member.train(second)  # of two rounds: what was counted comes too
     moved = table(last.delta)
-    after = member.private_before(replace(task, round=3), member.workshop.model(plan))
+    after, _ = member.private_before(replace(task, round=3), member.workshop.model(plan))
     for name, value in got.items():
         now = after.bias if name.endswith("bias") else after.item.weight
         np.testing.assert_allclose(value + moved[name], now.detach(), atol=1e-6)
