@@ -361,7 +361,8 @@ def budget(
             )
         if plan.private and given["max_epsilon"] is not None:
             left = f"{ahead.rounds_allowed} of its {ahead.rounds} rounds"
-            typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon) lets {left} pass.")
+            at = f"measured at delta {limits.delta(plan):g}"
+            typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon), {at}, lets {left} pass.")
 
 
 if __name__ == "__main__":
