@@ -78,7 +78,9 @@ def finish(
     """
     nodes = wait_for(grid, members, poll_s)
     sent = addressed(grid, nodes, task_for, members, poll_s)
-    for node in [node for node in nodes if node not in members.names]:
+    known = set(members.names.values())
+    one_for_all = bool(known) and all(_same(task_for(""), task_for(domain)) for domain in known)
+    for node in [] if one_for_all else [node for node in nodes if node not in members.names]:
         del sent[node]  # the adapter of whom it is not would be kept as final
         tell(members.name(node), f"did not say within {MEET_S:g} s which domain it is")
     answers = ask(grid, sent, timeout_s, members, tell, poll_s)

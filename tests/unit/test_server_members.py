@@ -98,6 +98,16 @@ def test_who_does_not_say_which_domain_it_is_gets_no_final_adapter(monkeypatch):
     assert "did not say" in told["node 3"]
 
 
+def test_where_all_get_one_adapter_who_does_not_say_its_name_gets_it_too(monkeypatch):
+    grid = TwoNodes([1, 3], monkeypatch)
+    members, told = Members(1, 1.0, names={1: "video"}), {}
+    monkeypatch.setattr(carrier, "meet", lambda *words: None)
+    monkeypatch.setitem(ANSWERS, 3, Answer("music"))
+    kept = carrier.finish(grid, lambda domain: own("same"), members, 1.0, told.__setitem__, 0.01)
+    assert kept == ["music", "video"]
+    assert told == {}
+
+
 def test_a_secure_sum_waits_for_three_also_in_a_later_round(monkeypatch):
     members = Members(3, 0.0, met=True)
     with pytest.raises(FederationError, match="2 of 3 domains came"):
