@@ -7,6 +7,7 @@ import torch
 from support.stirred import stirred_scorer
 from support.tiny_members import tiny_plan
 
+import shared.engine
 from client.dataset import read_domain
 from client.rounds import DomainMember, Workshop
 from client.store import Home
@@ -153,6 +154,23 @@ def test_what_was_computed_once_is_opened_again(member, plan, opened, monkeypatc
     past = first.scorer.past([3, 7], [VIEW] * 2)
     assert torch.equal(scores(again, past), scores(first, past))
     torch.testing.assert_close(again._read(["jazz"])[1], first._read(["jazz"])[1])
+
+
+def test_two_processes_that_compute_one_catalogue_at_once_leave_it_whole(member, plan, opened, tmp_path, monkeypatch):
+    scorer, plain, inside = stirred_scorer(member, plan), shared.engine.save_file, []
+
+    def while_another_does(tensors, path, metadata):
+        if not inside:
+            inside.append(path)
+            opened(scorer)  # begins and ends while the first has its file half written
+        plain(tensors, path, metadata)
+
+    monkeypatch.setattr(shared.engine, "save_file", while_another_does)
+    first = opened(scorer)
+    assert [path.name for path in (tmp_path / "serving").iterdir()] == [VECTORS]
+    monkeypatch.setattr(type(scorer.model), "encode", never)
+    past = first.scorer.past([3, 7], [VIEW] * 2)
+    assert torch.equal(scores(opened(scorer), past), scores(first, past))
 
 
 def test_the_version_names_model_and_private_parameters_but_no_user(member, plan):

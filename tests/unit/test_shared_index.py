@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+import shared.index
 from shared.errors import DataError
 from shared.index import Index, Turn, _graph, build, fit_turn, recall
 
@@ -71,6 +72,24 @@ def test_what_is_kept_is_opened_again_and_another_key_builds_anew(places, tmp_pa
     assert sorted(asked[0]) == sorted(asked[1])
     build(places, tmp_path, "c" * 16, exact_items=0)
     assert {path.name.split(".")[0] for path in tmp_path.iterdir()} == {"index-" + "c" * 16}
+
+
+def test_two_processes_that_build_one_index_at_once_leave_it_whole(places, tmp_path, monkeypatch):
+    plain, inside = shared.index.save_file, []
+
+    def while_another_does(tensors, path):
+        if not inside:
+            inside.append(path)
+            build(places, tmp_path, "a" * 16, exact_items=0)
+        plain(tensors, path)
+
+    monkeypatch.setattr(shared.index, "save_file", while_another_does)
+    made = build(places, tmp_path, "a" * 16, exact_items=0)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".safetensors", ".usearch"]
+    monkeypatch.setattr(shared.index, "fit_turn", None)  # what is there is opened
+    again = build(places, tmp_path, "a" * 16, exact_items=0)
+    asked = [sorted(one.candidates(places[5], 30, 1500).tolist()) for one in (made, again)]
+    assert asked[0] == asked[1]
 
 
 def test_a_graph_of_an_earlier_shape_is_built_anew(places, tmp_path):
