@@ -24,7 +24,7 @@ from shared.errors import FederationError
 from shared.payload import AdapterUpdate, Task, task_to_bytes, update_to_bytes
 from shared.plan import FederationPlan, Plan
 from shared.secure_payload import is_secure
-from shared.secure_sum import STEP
+from shared.secure_sum import STEP, task_digest
 
 STEPS = ("nobody", "announce", "deal", "mask", "open")
 PLAN = Plan(federation=FederationPlan(secure=True))
@@ -57,7 +57,10 @@ class Trial:
                 continue
             began = time.perf_counter()
             member = self.members[node]
-            answers[node] = member.answer(raw) if is_secure(raw) else member.announce(self.updates[node], 4096.0)
+            if is_secure(raw):
+                answers[node] = member.answer(raw)
+            else:
+                answers[node] = member.announce(self.updates[node], 4096.0, task_digest(raw))
             self.member_s += time.perf_counter() - began
             self.bytes += len(answers[node])
         return answers

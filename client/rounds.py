@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from shared.payload import (
     Tensors,
     check_like,
     common,
+    run_of,
     table,
     table_keys,
     table_name,
@@ -319,12 +319,6 @@ def personalise(
     slower = replace(plan, train=replace(pace, lr=rate * pace.lr, lora_lr=rate * pace.lora_lr))
     outcome = train(model, [corpus], [private], slower, epochs=epochs, place=place, early_stopping=True, tick=tick)
     return private, outcome
-
-
-def run_of(task: Task) -> str:
-    """What tells a run's tasks from another's: its plan, by whatever path its base is found here."""
-    plan = replace(task.plan, model=replace(task.plan.model, base=task.base))
-    return sha256(plan.to_json().encode()).hexdigest()
 
 
 def must_move(delta: Tensors) -> None:

@@ -3,6 +3,7 @@
 What may go wrong ends the sum, never the secrecy: every refusal here is one that an honest server does not meet.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared import secure_payload as payload
-from shared.errors import ConfigError, PayloadError
+from shared.errors import ConfigError, DataError, PayloadError
+from shared.ledger import append_line
 from shared.payload import AdapterUpdate
 from shared.secure_sum import (
     FEWEST,
@@ -26,6 +28,7 @@ from shared.secure_sum import (
     mask,
     new_secret,
     pair_mask,
+    quorum,
     seal,
     shares_of,
     to_ring,
@@ -73,6 +76,7 @@ def strangers(names: list[str]) -> dict[str, Identity]:
 class Attempt:
     """One sum, from the training to the opened shares; every step of it is taken once."""
 
+    key: str  # of what is summed: the same numbers, under whatever keys
     own: Announcement
     numbers: Ring  # weight x update, then the weight
     masking: X25519PrivateKey
@@ -86,21 +90,27 @@ class Attempt:
 class SecureSum:
     """Holds at most one attempt; a new training begins a new one."""
 
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
+    def __init__(self, identity: Identity, sums: Path | None = None) -> None:
+        """``sums`` is where it stands who was in which sum; None remembers nothing (simulations)."""
+        self.identity, self.sums = identity, sums
         self.attempt: Attempt | None = None
 
-    def announce(self, update: AdapterUpdate, cap: float) -> bytes:
-        """Keep the update for the sum and answer with fresh keys. ``cap`` is the most that a domain may weigh."""
+    def announce(self, update: AdapterUpdate, cap: float, task: str, key: str = "") -> bytes:
+        """Keep the update for the sum and answer with fresh keys. ``cap`` is the most that a domain may weigh.
+
+        ``task`` is the digest of the task as it came. Under one ``key`` numbers are summed with one set of members
+        alone, for ever: the difference of two sums would be what some of them sent. Empty where each training draws
+        noise of its own.
+        """
         weight = min(update.weight, cap)
         parts = [update.delta[name].astype(np.float64).ravel() for name in sorted(update.delta)]
         numbers = to_ring(np.concatenate([*(weight * part for part in parts), [weight]]))
         masking, sealing = X25519PrivateKey.generate(), X25519PrivateKey.generate()
         keys = (masking.public_key().public_bytes_raw(), sealing.public_key().public_bytes_raw())
-        plain = Announcement(self.identity.name, update.round, update.base, *keys)
+        plain = Announcement(self.identity.name, task, *keys)
         signature = self.identity.key.sign(plain.statement(), ec.ECDSA(hashes.SHA256()))
-        own = Announcement(self.identity.name, update.round, update.base, *keys, signature)
-        self.attempt = Attempt(own, numbers, masking, sealing)
+        own = Announcement(self.identity.name, task, *keys, signature)
+        self.attempt = Attempt(key, own, numbers, masking, sealing)
         return payload.announced(own)
 
     def answer(self, raw: bytes) -> bytes:
@@ -125,11 +135,20 @@ class SecureSum:
                     f"the keys shown as {one.name!r}'s are not signed by its node key: somebody swapped them, or "
                     "--members holds another key; compare with its owner before going on"
                 )
-            if (one.round, one.base) != (attempt.own.round, attempt.own.base):
-                raise PayloadError(f"the keys of {one.name!r} are for another round or base; begin the round again")
+            if one.task != attempt.own.task:
+                raise PayloadError(
+                    f"{one.name!r} was handed another task than {self.identity.name!r}: the sum would tell them apart; "
+                    "begin the round again"
+                )
         within = circle(members)
         if within.members.get(self.identity.name) != attempt.own:
             raise PayloadError("our own keys are not among the members of the secure sum; begin the round again")
+        known = len(self.identity.members)
+        if len(within.members) < quorum(known):  # a server that chooses who is there could choose its own people
+            raise PayloadError(
+                f"{len(within.members)} of the {known} domains in --members take part in this sum, {quorum(known)} are "
+                "needed; wait for the others, or leave the keys of who is not in this federation out of the folder"
+            )
         attempt.circle, attempt.due = within, payload.MASK
         name = self.identity.name
         seeds, keys = (
@@ -167,10 +186,30 @@ class SecureSum:
             raise PayloadError("who is there and who is gone does not fit who dealt; begin the round again")
         if len(there) < within.threshold(name):
             raise PayloadError(f"{len(there)} members are there, {within.threshold(name)} are needed")
+        self._remember(attempt, there)
         self.attempt = None
         seeds = {one: attempt.held[one][0] for one in there}
         keys = {one: attempt.held[one][1] for one in gone}
         return payload.blobs(payload.OPENED, seeds=seeds, keys=keys)
+
+    def _remember(self, attempt: Attempt, there: frozenset[str]) -> None:
+        """On disk before a share is given. Raises PayloadError where the same was summed with others before."""
+        if self.sums is None or not attempt.key:
+            return
+        summed = {"key": attempt.key, "there": sorted(there)}
+        try:
+            raw = self.sums.read_bytes() if self.sums.exists() else b""
+            lines = raw[: raw.rfind(b"\n") + 1].splitlines()  # a line torn off preceded nothing
+            before = [one for one in map(json.loads, lines) if one["key"] == attempt.key]
+        except (ValueError, KeyError, TypeError):
+            raise DataError(f"{self.sums} is damaged; restore it from a backup") from None
+        if any(one["there"] != summed["there"] for one in before):
+            raise PayloadError(
+                "this round was summed before, with other members: the difference of both sums would be what some of "
+                "them sent; begin it again when the same are there, or begin a new run"
+            )
+        if not before:
+            append_line(self.sums, summed)
 
     def _channel(self, attempt: Attempt, within: Circle, source: str, target: str) -> bytes:
         """The key for what ``source`` seals for ``target``; one of them is this domain."""

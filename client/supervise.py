@@ -63,7 +63,8 @@ def run_client(
     """
     link = Link(domain, superlink, home.resolve(), root_certificates, key, connect_timeout_s)
     check(link)
-    desk = Desk(member, link.home / "domain.log", say, None if identity is None else SecureSum(identity))
+    secure = None if identity is None else SecureSum(identity, link.home / "sums.jsonl")
+    desk = Desk(member, link.home / "domain.log", say, secure)
     with signals() as stopped, serving(desk) as socket:
         status = _keep_connected(link, socket, desk, stopped, once)
     if desk.lock.locked():

@@ -19,9 +19,10 @@ import grpc
 
 from client.secure_sum import SecureSum
 from shared.errors import BudgetError, DataError, IsthmusError
-from shared.payload import MAX_BYTES, AdapterUpdate, Task, task_from_bytes, update_to_bytes
+from shared.payload import MAX_BYTES, AdapterUpdate, Task, run_of, task_from_bytes, update_to_bytes
 from shared.plan import Plan
 from shared.secure_payload import is_secure
+from shared.secure_sum import task_digest
 
 SERVICE, METHOD = "isthmus.Worker", "Handle"
 FRAME = 2**20  # room for gRPC's own framing above the payload's limit
@@ -62,7 +63,7 @@ class Desk:
         try:
             if self.secure is not None and is_secure(raw):
                 return self.secure.answer(raw)
-            return self._do(task_from_bytes(raw))
+            return self._do(task_from_bytes(raw), raw)
         except DataError as error:
             # It may quote a row of the domain's data: the server is told that it failed, not how.
             self._keep(str(error))
@@ -74,7 +75,7 @@ class Desk:
             self._keep(traceback.format_exc())
             raise Refusal(INSIDE) from None
 
-    def _do(self, task: Task) -> bytes:
+    def _do(self, task: Task, raw: bytes) -> bytes:
         start = time.monotonic()
         self.say(f"round {task.round}: training" if task.kind == "train" else "final adapter: fine-tuning at home")
         if task.kind == "finish":
@@ -87,7 +88,8 @@ class Desk:
         if self.secure is None:
             answer = update_to_bytes(update)
         else:
-            answer = self.secure.announce(update, task.plan.federation.weight_cap)
+            key = "" if task.plan.private else f"{run_of(task)} {task.round}"
+            answer = self.secure.announce(update, task.plan.federation.weight_cap, task_digest(raw), key)
         self.say(f"round {task.round}: trained and answered ({time.monotonic() - start:.1f} s)")
         return answer
 

@@ -13,7 +13,19 @@ from server.rounds import Carrier, TaskFor
 from shared import secure_payload as payload
 from shared.errors import FederationError, PayloadError
 from shared.payload import AdapterUpdate, Task, Tensors, task_to_bytes
-from shared.secure_sum import FEWEST, Announcement, Circle, Floats, Ring, circle, from_ring, mask, opened, pair_mask
+from shared.secure_sum import (
+    FEWEST,
+    Announcement,
+    Circle,
+    Floats,
+    Ring,
+    circle,
+    from_ring,
+    mask,
+    opened,
+    pair_mask,
+    task_digest,
+)
 
 Tell = Callable[[str, str], None]  # (who, why there is nothing from it)
 # Hands each node its bytes and returns the answers that came, by node; of those who gave none it tells itself.
@@ -44,6 +56,8 @@ class _Sum:
 
     def __init__(self, task: Task, released: frozenset[str], put: Put, tell: Tell) -> None:
         self.task, self.put, self.tell = task, put, tell
+        self.raw = task_to_bytes(task)
+        self.digest = task_digest(self.raw)
         self.names = sorted(released)
         self.count = 1 + sum(task.adapter[name].size for name in self.names)  # the last is the weight
         self.node_of: dict[str, int] = {}  # by member
@@ -62,10 +76,9 @@ class _Sum:
         if len(nodes) < FEWEST:  # said before anybody trains, which may cost some of a budget
             raise PayloadError(f"{len(nodes)} members are there, expected {FEWEST} at least")
         self.node_of = {str(node): node for node in nodes}
-        raw = task_to_bytes(self.task)
         found: dict[str, Announcement] = {}
         places: dict[str, int] = {}
-        for who, one in self._step(dict.fromkeys(self.node_of, raw), self._announcement).items():
+        for who, one in self._step(dict.fromkeys(self.node_of, self.raw), self._announcement).items():
             if one.name in found:
                 self.tell(one.name, "announced itself twice; give each domain a name of its own")
                 continue
@@ -75,8 +88,8 @@ class _Sum:
 
     def _announcement(self, who: str, raw: bytes) -> Announcement:
         one = payload.announcement_from(raw)
-        if (one.round, one.base) != (self.task.round, self.task.base):
-            raise PayloadError("announced keys for another round or base; both sides must run the same plan")
+        if one.task != self.digest:
+            raise PayloadError("announced keys for another task than it was handed; begin the round again")
         return one
 
     def _dealt(self, within: Circle) -> dict[str, dict[str, bytes]]:

@@ -6,7 +6,8 @@ against the tensors we hold before anything uses it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,12 @@ class AdapterUpdate:
     base: str
     quality: float | None = None  # validation NDCG@10, two digits, where the owner lets it travel (--share-quality)
     summed: tuple[str, ...] = ()  # the server's own: whose updates these are together, after a secure sum
+
+
+def run_of(task: Task) -> str:
+    """What tells a run's tasks from another's: its plan, by whatever path its base is found here."""
+    plan = replace(task.plan, model=replace(task.plan.model, base=task.base))
+    return sha256(plan.to_json().encode()).hexdigest()
 
 
 def task_to_bytes(task: Task) -> bytes:

@@ -22,6 +22,7 @@ from shared.secure_sum import Announcement, Ring
 
 MAGIC = b"isthmus-sum/1\n"  # read as the length that a task begins with it would be far beyond a task's limit
 MAX_HEAD = 4 * 2**20
+DIGEST = 64  # letters of a SHA-256
 ANNOUNCED, DEAL, DEALT, MASK, MASKED, OPEN, OPENED = (
     "announced",
     "deal",
@@ -116,19 +117,19 @@ def numbers_from(raw: bytes, count: int) -> Ring:
 
 def _announcement(one: Announcement) -> Head:
     keys = {"masking": one.masking, "sealing": one.sealing, "signature": one.signature}
-    return {"name": one.name, "round": one.round, "base": one.base, **{key: _text(raw) for key, raw in keys.items()}}
+    return {"name": one.name, "task": one.task, **{key: _text(raw) for key, raw in keys.items()}}
 
 
 def _to_announcement(head: Any) -> Announcement:
     if not isinstance(head, dict):
         raise PayloadError(f"expected a member's announcement, found something else; {OTHER}")
-    name, number, base = head.get("name"), head.get("round"), head.get("base")
+    name, task = head.get("name"), head.get("task")
     if not (isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()):
         raise PayloadError(f"expected a domain name of at most {MAX_NAME} printable letters, found {str(name)[:80]!r}")
-    if type(number) is not int or not isinstance(base, str):
-        raise PayloadError(f"expected the round and the base of a secure sum, found something else; {OTHER}")
+    if not (isinstance(task, str) and len(task) == DIGEST):
+        raise PayloadError(f"expected the digest of a task of a secure sum, found something else; {OTHER}")
     masking, sealing, signature = (_bytes(head.get(key)) for key in ("masking", "sealing", "signature"))
-    return Announcement(name, number, base, masking, sealing, signature)
+    return Announcement(name, task, masking, sealing, signature)
 
 
 def _text(raw: bytes) -> str:

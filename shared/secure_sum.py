@@ -42,16 +42,15 @@ class Announcement:
     """One member's keys for one sum, under the signature of its node key."""
 
     name: str
-    round: int
-    base: str
+    task: str  # of the bytes that it was handed: who sums does one thing, or a sum would tell who did another
     masking: bytes  # X25519 public keys
     sealing: bytes
     signature: bytes = b""
 
     def statement(self) -> bytes:
         """What is signed."""
-        words = [self.name, self.round, self.base, self.masking.hex(), self.sealing.hex()]
-        return b"isthmus secure sum 1\0" + json.dumps(words).encode()
+        words = [self.name, self.task, self.masking.hex(), self.sealing.hex()]
+        return b"isthmus secure sum 2\0" + json.dumps(words).encode()
 
     def signed_by(self, key: ec.EllipticCurvePublicKey) -> bool:
         try:
@@ -78,9 +77,22 @@ class Circle:
         return tuple(self.order[(place + step) % count] for step in steps)
 
     def threshold(self, name: str) -> int:
-        """How many of a member's shares open a secret of it. More than half of the holders (its peers and itself):
-        as each of them gives one kind of share, no server gets enough of both kinds."""
-        return (len(self.peers(name)) + 1) // 2 + 1
+        """How many of a member's shares open a secret of it, of those that its peers and itself hold."""
+        return quorum(len(self.peers(name)) + 1)
+
+
+def quorum(count: int) -> int:
+    """So many of ``count`` that a third may be gone, and that a server with fewer than a third on its side is held.
+
+    Who is honest gives one kind of share of each member, who is not gives both: for both secrets of a member a server
+    with m on its side needs count + m >= 2 x this, which is more than count / 3.
+    """
+    return max(FEWEST, count - count // 3)
+
+
+def task_digest(raw: bytes) -> str:
+    """What an announcement names a task by."""
+    return hashlib.sha256(raw).hexdigest()
 
 
 def circle(announcements: Sequence[Announcement]) -> Circle:

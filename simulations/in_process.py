@@ -9,6 +9,7 @@ from server.secure_sum import secure_carrier
 from shared.errors import FederationError
 from shared.payload import AdapterUpdate, Task, task_from_bytes, task_to_bytes, update_from_bytes, update_to_bytes
 from shared.secure_payload import is_secure
+from shared.secure_sum import task_digest
 
 
 class Trains(Protocol):
@@ -47,7 +48,7 @@ def in_secrecy(members: Sequence[Trains], released: frozenset[str]) -> Carrier:
         if is_secure(raw):
             return sums[node].answer(raw)
         task = task_from_bytes(raw)
-        return sums[node].announce(order[node].train(task), task.plan.federation.weight_cap)
+        return sums[node].announce(order[node].train(task), task.plan.federation.weight_cap, task_digest(raw))
 
     def put(raws: Mapping[int, bytes]) -> dict[int, bytes]:
         return {node: answer(node, raw) for node, raw in raws.items()}

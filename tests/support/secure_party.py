@@ -1,5 +1,7 @@
 """Members of a secure sum and a server between them that remembers all it hears; members may fall silent."""
 
+from pathlib import Path
+
 import numpy as np
 
 from client.secure_sum import Identity, SecureSum, strangers
@@ -8,6 +10,7 @@ from shared.errors import PayloadError
 from shared.payload import AdapterUpdate, Task, task_from_bytes
 from shared.plan import FederationPlan, Plan
 from shared.secure_payload import is_secure
+from shared.secure_sum import task_digest
 
 STEPS = ("announce", "deal", "mask", "open")
 CAP = 4096.0
@@ -29,11 +32,14 @@ def an_update(name: str, seed: int, number: int = 1) -> AdapterUpdate:
 class Party:
     """``silent`` by step: who gives no answer from then on."""
 
-    def __init__(self, count: int, identities: dict[str, Identity] | None = None) -> None:
+    def __init__(self, count: int, identities: dict[str, Identity] | None = None, sums: Path | None = None) -> None:
         self.names = [f"d{row:03d}" for row in range(count)]
         self.identities = identities or strangers(self.names)
         self.updates = {name: an_update(name, seed) for seed, name in enumerate(self.names)}
-        self.members = {name: SecureSum(self.identities[name]) for name in self.names}
+        self.members = {
+            name: SecureSum(self.identities[name], None if sums is None else sums / name) for name in self.names
+        }
+        self.key = "a run and its round"
         self.silent: dict[str, set[str]] = {}
         self.heard: list[tuple[str, str, bytes]] = []  # (step, member, answer)
         self.sent = 0  # bytes to all members
@@ -70,7 +76,7 @@ class Party:
         if is_secure(raw):
             return self.members[name].answer(raw)
         task_from_bytes(raw)
-        return self.members[name].announce(self.updates[name], CAP)
+        return self.members[name].announce(self.updates[name], CAP, task_digest(raw), self.key)
 
     def mean(self, names) -> dict[str, np.ndarray]:
         """The slow truth: the weighted mean of the updates of these members."""

@@ -8,12 +8,12 @@ from support.tiny_members import tiny_plan
 import client.rounds as rounds
 from client.budget import Limits, declared
 from client.recommend import open_serving
-from client.rounds import DomainMember, must_move, personalise, run_of
+from client.rounds import DomainMember, must_move, personalise
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.ledger import read_events
 from shared.model import initial_state, load_adapter_tensors
-from shared.payload import PAIRS, Task, common, table, table_name, update_from_bytes, update_to_bytes
+from shared.payload import PAIRS, Task, common, run_of, table, table_name, update_from_bytes, update_to_bytes
 from shared.private import item_table
 
 

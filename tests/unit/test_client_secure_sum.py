@@ -8,7 +8,8 @@ from support.secure_party import CAP, Party
 
 from client.secure_sum import NODE_CURVE, ec, read_identity, strangers
 from shared import secure_payload as payload
-from shared.errors import ConfigError, FederationError, PayloadError
+from shared.errors import ConfigError, DataError, FederationError, PayloadError
+from shared.secure_sum import circle
 
 
 @pytest.fixture
@@ -17,7 +18,11 @@ def party():
 
 
 def announcements(party):
-    return [payload.announcement_from(party.members[name].announce(party.updates[name], CAP)) for name in party.names]
+    return [announcement(party, name) for name in party.names]
+
+
+def announcement(party, name, task="0" * 64):
+    return payload.announcement_from(party.members[name].announce(party.updates[name], CAP, task, party.key))
 
 
 def to_masking(party):
@@ -72,12 +77,78 @@ def strangers_too():
     return strangers([f"d{row:03d}" for row in range(5)])
 
 
-def test_keys_of_another_round_are_refused(party):
+def test_who_was_handed_another_task_is_not_summed_with(party):
+    """Or a server that lets all but one train next to nothing would read the one off the sum."""
     shown = announcements(party)
-    party.updates["d002"] = replace(party.updates["d002"], round=2)
-    later = payload.announcement_from(party.members["d002"].announce(party.updates["d002"], CAP))
-    with pytest.raises(PayloadError, match="another round"):
-        party.members["d000"].answer(payload.deal([*shown[:2], later, shown[3]]))
+    other = announcement(party, "d002", "1" * 64)
+    with pytest.raises(PayloadError, match="'d002' was handed another task than 'd000'"):
+        party.members["d000"].answer(payload.deal([*shown[:2], other, shown[3]]))
+    relabelled = replace(other, task="0" * 64)  # by the server
+    with pytest.raises(PayloadError, match="not signed"):
+        party.members["d000"].answer(payload.deal([*shown[:2], relabelled, shown[3]]))
+
+
+def test_a_server_cannot_choose_a_few_of_all_that_are_known():
+    party = Party(9)
+    shown = announcements(party)
+    with pytest.raises(PayloadError, match="5 of the 9 domains in --members take part in this sum, 6 are needed"):
+        party.members["d000"].answer(payload.deal(shown[:5]))
+    party.members["d000"].answer(payload.deal(shown[:6]))
+
+
+def both_secrets(count, bad):
+    """Whether a server with ``bad`` members on its side gets both secrets of d000 by telling some of the honest that it
+    is there and the others that it is gone."""
+    party = Party(count)
+    to_opening(party)
+    names, near = set(party.names), {"d000": {"seeds": 0, "keys": 0}}
+    for place, name in enumerate(party.names):
+        if place >= count - bad:
+            near["d000"]["seeds"] += 1
+            near["d000"]["keys"] += 1
+            continue
+        gone = {"d000"} if place and place % 2 else set()  # the victim itself is told that it is there
+        _, head, _ = payload.unpack(party.members[name].answer(payload.attendance(names - gone, gone)), payload.OPENED)
+        for table in near["d000"]:
+            near["d000"][table] += "d000" in payload.table_from(head, table)
+    within = party.members["d000"].attempt or circle_of(party)
+    need = within.threshold("d000")
+    return min(near["d000"].values()) >= need
+
+
+def circle_of(party):
+    return circle(announcements(party))
+
+
+@pytest.mark.parametrize("count", [4, 5, 6, 9, 10, 15])
+def test_fewer_than_a_third_on_the_servers_side_open_nothing(count):
+    assert not both_secrets(count, (count - 1) // 3)
+
+
+def test_the_attack_on_both_secrets_works_where_most_are_on_the_servers_side():
+    assert both_secrets(9, 5)
+
+
+def test_one_round_is_summed_with_one_set_of_members_alone(tmp_path):
+    """The difference of two sums of the same numbers would be what somebody sent."""
+    party = Party(5, sums=tmp_path)
+    party.run()
+    assert party.run().summed == tuple(party.names)  # again with the same: nothing new
+    party.silent = {"announce": {"d004"}}
+    with pytest.raises(FederationError):
+        party.run()
+    assert "summed before, with other members" in party.told["d000"]
+    party.key = "the next round"
+    assert party.run().summed == tuple(party.names[:4])
+    party.key = ""  # noise of its own each time
+    party.silent = {}
+    assert party.run().summed == tuple(party.names)
+    (tmp_path / "d000").write_bytes((tmp_path / "d000").read_bytes() + b'{"torn')
+    party.key = "the next round but one"
+    assert party.run().summed == tuple(party.names)
+    (tmp_path / "d000").write_bytes(b"damaged\n")
+    with pytest.raises(DataError, match="restore it from a backup"):
+        party.run()
 
 
 def test_pairs_dealt_in_another_attempt_are_refused(party):

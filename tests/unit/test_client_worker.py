@@ -4,6 +4,7 @@ import stat
 import threading
 import time
 from dataclasses import replace
+from hashlib import sha256
 
 import grpc
 import numpy as np
@@ -151,8 +152,11 @@ def test_plan_and_owner_must_agree_on_secure_sums(desk, socket):
 
 def test_in_a_secure_sum_the_update_stays(desk, socket):
     desk.secure = SecureSum(strangers(["video"])["video"])
-    raw = ask(socket, task_to_bytes(secret_task())).raw
+    asked = task_to_bytes(secret_task())
+    raw = ask(socket, asked).raw
     assert announcement_from(raw).name == "video"
+    assert announcement_from(raw).task == sha256(asked).hexdigest()
+    assert desk.secure.attempt.key.endswith(" 1")  # the run and its round
     assert desk.member.trained == [1]
     assert "not signed" in ask(socket, deal([replace(announcement_from(raw), masking=bytes(32))])).reason
     assert ask(socket, task_to_bytes(task("finish"))).reason == ""
