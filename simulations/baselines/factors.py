@@ -8,7 +8,7 @@ from client.corpus import Corpus
 from client.evaluate import Score
 from client.splits import Cases
 from shared.metrics import Ints
-from simulations.baselines import Recommend, Tick, strike_if_better, valid_ndcg
+from simulations.baselines import Recommend, Tick, tuned, valid_ndcg
 from simulations.baselines.neighbours import matrix
 
 TRIED = tuple((epochs, decay) for epochs in (50, 150) for decay in (0.01, 0.05))
@@ -34,4 +34,4 @@ def bpr_mf(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
         return recommend
 
     tried = [fit(*setting) for setting in TRIED]
-    return strike_if_better(max(tried, key=lambda one: valid_ndcg(one, corpus)), corpus)
+    return tuned(max(tried, key=lambda one: valid_ndcg(one, corpus)), corpus)

@@ -12,7 +12,7 @@ from client.corpus import Corpus
 from client.evaluate import Score
 from client.splits import Cases, Histories
 from shared.metrics import Ints
-from simulations.baselines import Recommend, Tick, strike_if_better, valid_ndcg
+from simulations.baselines import Recommend, Tick, tuned, valid_ndcg
 
 NEIGHBOURS = (50, 200)  # tried; validation chooses
 
@@ -20,7 +20,7 @@ NEIGHBOURS = (50, 200)  # tried; validation chooses
 def item_knn(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
     """Sum of cosine similarities to the items of the history; popularity breaks ties."""
     tried = [_fit(corpus, count) for count in NEIGHBOURS]
-    return strike_if_better(max(tried, key=lambda one: valid_ndcg(one, corpus)), corpus)
+    return tuned(max(tried, key=lambda one: valid_ndcg(one, corpus)), corpus)
 
 
 def _fit(corpus: Corpus, neighbours: int) -> Recommend:

@@ -1,11 +1,11 @@
-"""The most bought first, for everybody."""
+"""The most bought first, for everybody; where validation finds that better, after what one met lately."""
 
 import torch
 
 from client.corpus import Corpus
 from client.evaluate import Score
 from client.splits import Cases
-from simulations.baselines import Recommend, Tick, strike_if_better
+from simulations.baselines import Recommend, Tick, tuned
 
 
 def popularity(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
@@ -15,4 +15,4 @@ def popularity(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend
     def recommend(cases: Cases) -> Score:
         return lambda rows: counts.repeat(len(rows), 1)
 
-    return strike_if_better(recommend, corpus)
+    return tuned(recommend, corpus)

@@ -7,6 +7,7 @@ sampled as our own training samples it), and with our learned weight on items al
 import math
 from copy import deepcopy
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -23,7 +24,7 @@ from shared.model import BF16, Batch, seen_pairs
 from shared.plan import TrainPlan
 from shared.seeding import stream, torch_stream
 from shared.towers import CausalBlock
-from simulations.baselines import Recommend, Tick, valid_ndcg
+from simulations.baselines import Recommend, Tick, tuned, valid_ndcg
 
 WIDTH, BLOCKS, HEADS, DROPOUT, EXPERTS = 128, 2, 2, 0.3, 8
 MAX_HISTORY = 50
@@ -90,7 +91,8 @@ class Sequential(nn.Module):
         if among is not None:  # no other item takes part, so no other vector is made
             batch = batch._replace(items=torch.searchsorted(among, batch.items.contiguous()))
         inputs, outputs = self.items(among)
-        h = self.dropout(inputs[batch.items] * WIDTH**0.5 + self.place(torch.arange(batch.items.shape[1])))
+        known = inputs[batch.items] * batch.mask[..., None]  # a place without an event holds no item
+        h = self.dropout(known * WIDTH**0.5 + self.place(torch.arange(batch.items.shape[1])))
         for block in self.blocks:
             h = block(h)
         u = self.norm(h)[at]
@@ -120,11 +122,12 @@ def _fit(name: str, corpus: Corpus, seed: int, tick: Tick | None) -> Recommend:
         torch.manual_seed(torch_stream(seed, name, corpus.name).initial_seed())
         model = Sequential(Ids(len(corpus.space)) if name == "sasrec" else Texts(corpus.space.base))
         _train(model, name, corpus, seed, tick)
-    return recommender(model)
+    return tuned(recommender(model, corpus), corpus)
 
 
-def recommender(model: Sequential) -> Recommend:
-    """The model as a baseline."""
+def recommender(model: Sequential, corpus: Corpus) -> Recommend:
+    """The model as a baseline; whose history is empty, which it never learnt from, is told what is popular."""
+    popular = torch.from_numpy(np.log1p(corpus.popularity)).float()
 
     def recommend(cases: Cases) -> Score:
         model.eval()
@@ -133,6 +136,7 @@ def recommender(model: Sequential) -> Recommend:
         def score(rows: Ints) -> torch.Tensor:
             batch = pad(cases.histories, rows, cases.users[rows], MAX_HISTORY)
             scores: torch.Tensor = model(batch, (torch.arange(len(rows)), (batch.mask.sum(1) - 1).clamp(min=0)))
+            scores[~batch.mask.any(1)] = popular
             older = met_before(cases.histories, rows, MAX_HISTORY)
             return scores.index_put(older, (10 * model.repeat).expand(len(older[0])), accumulate=True)
 
@@ -170,7 +174,7 @@ def _train(model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick |
             if tick is not None:
                 tick(f"{corpus.name} {name}: epoch {epoch}", done, len(batches))
         give_back()
-        if (found := valid_ndcg(recommender(model), corpus)) > best:
+        if (found := valid_ndcg(recommender(model, corpus), corpus)) > best:
             best, kept, state = found, epoch, deepcopy(model.state_dict())
         elif epoch - kept >= PATIENCE:
             break

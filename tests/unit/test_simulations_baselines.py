@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from client.evaluate import rank_cases
+from client.splits import Histories
 from shared.errors import ConfigError
 from shared.metrics import ranking_metrics
 from shared.model import Batch
-from simulations.baselines import BASELINES, fit_baseline, strike_if_better, valid_ndcg
+from simulations.baselines import BASELINES, crowded, fit_baseline, raised, tuned, valid_ndcg
 from simulations.baselines.neighbours import matrix
-from simulations.baselines.sasrec import Ids, Sequential, Texts
+from simulations.baselines.sasrec import Ids, Sequential, Texts, recommender
 
 
 def ndcg(recommend, corpus):
@@ -57,7 +60,7 @@ def test_scores_of_some_items_are_those_of_the_whole_catalogue(items):
     torch.testing.assert_close(model(batch, at, among), whole[:, among])
 
 
-def test_items_seen_are_struck_only_where_validation_says_so(members, plan):
+def test_what_is_done_with_items_already_met_is_what_validation_says(members, plan):
     corpus = members[0].corpus(plan)
     known = matrix(corpus.split.valid.histories, len(corpus.space)).toarray()
 
@@ -71,8 +74,36 @@ def test_items_seen_are_struck_only_where_validation_says_so(members, plan):
         return lambda rows: (targets + 2 * history)[torch.from_numpy(rows)].clone()
 
     assert known.any()
-    assert valid_ndcg(strike_if_better(oracle, corpus), corpus) > valid_ndcg(oracle, corpus)
-    assert valid_ndcg(strike_if_better(old, corpus), corpus) >= valid_ndcg(old, corpus)
+    assert valid_ndcg(tuned(oracle, corpus), corpus) > valid_ndcg(oracle, corpus)
+    assert valid_ndcg(tuned(old, corpus), corpus) >= valid_ndcg(old, corpus)
+
+
+def test_a_baseline_may_raise_what_was_met_lately_and_what_is_popular(members, plan):
+    corpus = members[0].corpus(plan)
+    cases = corpus.split.valid
+    flat = lambda cases: lambda rows: torch.zeros(len(rows), len(corpus.space))  # noqa: E731
+    history = cases.histories.row(0)
+    scores = raised(flat, 2.0)(cases)(np.array([0]))[0]
+    assert float(scores[history[-1]]) == 2.0
+    last = {int(item): len(history) - 1 - place for place, item in enumerate(history)}  # events since it was met last
+    for item, age in last.items():
+        assert float(scores[item]) == pytest.approx(2.0 * 0.9**age)
+    assert int((scores != 0).sum()) == len(last)
+    crowd = crowded(flat, 3.0, corpus)(cases)(np.array([0, 1]))
+    assert float(crowd[0].std(correction=0)) == pytest.approx(3.0, rel=1e-5)
+    assert torch.equal(crowd[0].argsort(), torch.from_numpy(np.log1p(corpus.popularity)).float().argsort())
+    popular = lambda cases: lambda rows: torch.from_numpy(corpus.popularity).float().repeat(len(rows), 1)  # noqa: E731
+    assert valid_ndcg(tuned(flat, corpus), corpus) >= valid_ndcg(popular, corpus)  # what it lacked it is given
+
+
+def test_whose_history_is_empty_is_told_what_is_popular(members, plan):
+    corpus = members[0].corpus(plan)
+    torch.manual_seed(0)
+    model = Sequential(Ids(len(corpus.space)))
+    nobody = Histories(np.zeros(2, np.int64), np.empty(0, np.int32), np.empty(0, np.int8))
+    cases = replace(corpus.split.valid, users=np.array([-1]), histories=nobody)
+    scores = recommender(model, corpus)(cases)(np.array([0]))[0]
+    np.testing.assert_allclose(scores, np.log1p(corpus.popularity), rtol=1e-6)
 
 
 def test_neighbours_by_hand():
