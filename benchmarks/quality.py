@@ -3,10 +3,12 @@
     make bench-quality        or    python benchmarks/quality.py [--only shops-scientific] [--seeds 7]
 
 Each question is one command of ``python -m simulations``; its cells lie under ``runs/quality`` and an interrupted one
-goes on there. Figures go to ``benchmarks/quality/NAME.json``. Questions already answered are kept unless --again.
+goes on there. Figures go to ``benchmarks/quality/NAME.json``. A question already answered, under the seeds asked for,
+is kept; --again takes its answer and its cells away and begins anew.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,17 +77,22 @@ def main(
     (HERE / "quality").mkdir(exist_ok=True)
     for name, (own_seeds, words) in questions(root).items():
         place = HERE / "quality" / f"{name}.json"
-        if (only and name not in only) or (place.exists() and not again):
+        wanted = seeds or own_seeds
+        if (only and name not in only) or (answered(place, wanted) and not again):
             continue
+        run = Path("runs/quality") / name
+        if again:
+            shutil.rmtree(run, ignore_errors=True)
+            place.unlink(missing_ok=True)  # so that an interrupted one goes on without --again
         command = [
             "python",
             "-m",
             "simulations",
             *words,
             "--seeds",
-            seeds or own_seeds,
+            wanted,
             "--out",
-            f"runs/quality/{name}",
+            str(run),
             "--json",
         ]
         print(" ".join(command), file=sys.stderr)
@@ -94,8 +101,8 @@ def main(
             raise SystemExit(f"{name} ended with status {done.returncode}; run again to go on")
         answer = {
             "command": " ".join(command),
-            "commit": _commit(),
-            "seconds": round(sum(_seconds(Path("runs/quality") / name))),
+            "commit": ", ".join(_commits(run)) or "unknown",
+            "seconds": round(sum(_seconds(run))),
             "found": json.loads(done.stdout),
         }
         place.write_text(json.dumps(answer, indent=1) + "\n")
@@ -136,6 +143,8 @@ def table(found: dict) -> list[str]:
             spelt = [f"{c['mean']:.4f} ({c['low']:.4f} to {c['high']:.4f})" for c in cells]
             spelt.append("" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})")
             lines.append(f"| {domain} | {NAMES.get(method, method)} | {' | '.join(spelt)} |")
+    if found.get("incomplete"):
+        lines += ["", f"Left out, for some seed lacks them: {', '.join(found['incomplete'])}"]
     lines += ["", *strata_table(found["strata"])]
     if kinds := found.get("kinds"):
         within, across = (", ".join(f"{one:.2f}" for one in kinds[part]) for part in ("within", "across"))
@@ -146,15 +155,16 @@ def table(found: dict) -> list[str]:
 
 
 def strata_table(strata: dict) -> list[str]:
-    """NDCG@10 of each stratum, the mean of the domains that have such cases; a row for each method."""
+    """NDCG@10 of each stratum, over the cases of all domains together; a row for each method."""
     names = list(next(iter(next(iter(strata.values())).values())))
     lines = [f"| NDCG@10 of | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for method, domains in strata.items():
         cells = []
         for name in names:
-            having = [domain[name] for domain in domains.values() if domain[name]["cases"]]
-            figure = sum(one["ndcg@10"] for one in having) / len(having) if having else None
-            cells.append("" if figure is None else f"{figure:.4f} ({sum(one['cases'] for one in having):,} cases)")
+            parts = [domain[name] for domain in domains.values()]
+            cases = sum(one["cases"] for one in parts)
+            figure = sum(one["cases"] * one["ndcg@10"] for one in parts) / max(cases, 1)
+            cells.append(f"{figure:.4f} ({cases:,} cases)" if cases else "")
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return lines
 
@@ -164,9 +174,18 @@ def _seconds(run: Path) -> list[float]:
     return [json.loads(path.read_text())["seconds"] for path in run.glob("**/seed-*/result.json")]
 
 
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
+def _commits(run: Path) -> list[str]:
+    """Of the code that made the cells: one, or more where an interrupted run went on under other code."""
+    results = [json.loads(path.read_text()) for path in run.glob("**/seed-*/result.json")]
+    return sorted({name for result in results for name in result.get("commits", {})})
+
+
+def answered(place: Path, seeds: str) -> bool:
+    """Whether the file holds an answer under these seeds."""
+    if not place.exists():
+        return False
+    words = json.loads(place.read_text())["command"].split()
+    return words[words.index("--seeds") + 1] == seeds
 
 
 if __name__ == "__main__":

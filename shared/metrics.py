@@ -53,10 +53,16 @@ def ranking_metrics(ranks: Ints, offsets: Ints, candidates: Ints, k: int = 10) -
 
 
 def only(ranks: Ints, offsets: Ints, keep: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
-    """Cases reduced to the targets kept: (ranks, offsets, which cases are left)."""
+    """Cases reduced to the targets kept: (ranks, offsets, which cases are left).
+
+    What else a user did is no mistake: of the targets left out, those above are taken off a rank.
+    """
     counts = np.add.reduceat(keep.astype(np.int64), offsets[:-1]) if len(offsets) > 1 else np.zeros(0, np.int64)
     left = np.flatnonzero(counts)
-    return ranks[keep], np.concatenate([[0], np.cumsum(counts[left])]).astype(np.int64), left
+    case, far = np.repeat(np.arange(len(counts)), np.diff(offsets)), int(ranks.max(initial=0)) + 1
+    gone = np.sort(case[~keep] * far + ranks[~keep])
+    above = np.searchsorted(gone, case[keep] * far + ranks[keep], "right") - np.searchsorted(gone, case[keep] * far)
+    return ranks[keep] - above, np.concatenate([[0], np.cumsum(counts[left])]).astype(np.int64), left
 
 
 def exposure(top: Ints, popularity: Ints) -> dict[str, float]:

@@ -46,7 +46,7 @@ from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower
 from simulations.in_process import carrier_for
 from simulations.private_devices import spent_by_devices, train_under_promise
-from simulations.versions import versions
+from simulations.versions import commit, fingerprints, versions
 
 Say = Callable[[str], None]
 UNKNOWN = ""  # a domain that the server never heard of
@@ -67,6 +67,7 @@ class Comparison:
     guests: Sequence[DomainMember] = ()  # do not train: they get what an unknown domain gets
     cells: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # method -> domain -> metrics
     seconds: dict[str, float] = field(default_factory=dict)
+    commits: dict[str, list[str]] = field(default_factory=dict)  # code -> the cells that it made
     started: float = field(default_factory=time.monotonic)
 
     def run(self, methods: Sequence[str]) -> dict[str, Any]:
@@ -75,14 +76,15 @@ class Comparison:
         Raises ConfigError when the directory holds a run of another plan or other domains.
         """
         (self.out / "homes").mkdir(parents=True, exist_ok=True)
-        self.reopen()
+        made = fingerprints(self.plan, [member.domain for member in self.everyone])
+        self.reopen(made)
         write_json(self.out / "versions.json", versions())
         (self.out / "plan.json").write_text(self.plan.to_json(), encoding="utf-8")
+        write_json(self.out / "fingerprints.json", made)
         model = self.workshop.model(self.plan)
         start, _, _ = initial_state(self.plan)  # not what the resident model holds: another run may have trained it
         for member in self.everyone:
             member.corpus(self.plan)
-        write_json(self.out / "fingerprints.json", self.fingerprints(model))
         runs: dict[str, Callable[[Recommender, Tensors], None]] = {
             "zero_shot": self.zero_shot,
             "local": self.local,
@@ -115,15 +117,19 @@ class Comparison:
             if method in self.cells:
                 self.save()
 
-    def reopen(self) -> None:
-        """Take over the cells of an interrupted run of the same plan."""
-        if not (self.out / "result.json").exists():
+    def reopen(self, made: dict[str, Any]) -> None:
+        """Take over the cells of an interrupted run of the same plan on the same data."""
+        paths = {name: self.out / f"{name}.json" for name in ("plan", "fingerprints", "result")}
+        if not any(path.exists() for path in paths.values()):
             return
-        before = json.loads((self.out / "result.json").read_text(encoding="utf-8"))
-        same = (self.out / "plan.json").read_text(encoding="utf-8") == self.plan.to_json()
-        sizes = {name: (domain["users"], domain["interactions"]) for name, domain in before["domains"].items()}
-        if not same or before["protocol"] != self.protocol or sizes != self.sizes():
-            raise ConfigError(f"{self.out} holds a run of other settings or domains; pass another --out")
+        kept = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
+        before = json.loads(kept.get("result", "{}"))
+        same = kept.get("plan") == self.plan.to_json() and before.get("protocol", self.protocol) == self.protocol
+        if not same or json.loads(kept.get("fingerprints", "{}")) != made:
+            raise ConfigError(f"{self.out} holds a run of other settings or other data; pass another --out")
+        if not before:
+            return
+        self.commits = before.get("commits", {})
         self.seconds.update(before["seconds_by_method"])
         self.started -= before["seconds"]
         for name, domain in before["domains"].items():
@@ -319,18 +325,10 @@ class Comparison:
 
     def note(self, method: str, member: DomainMember, metrics: dict[str, Any]) -> None:
         self.cells.setdefault(method, {})[member.name] = metrics
+        self.commits.setdefault(commit(), []).append(f"{member.name} {method}")
         give_back()
         self.say(f"{member.name} {method}: HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}")
         self.save()
-
-    def sizes(self) -> dict[str, tuple[int, int]]:
-        """Users and interactions of each domain: another deal of the same shops is another run."""
-        data = {member.name: member.domain.interactions for member in self.everyone}
-        return {name: (len(one.user_ids), len(one)) for name, one in data.items()}
-
-    def fingerprints(self, model: Recommender) -> dict[str, Any]:
-        catalogues = {member.name: member.domain.catalog.fingerprint for member in self.everyone}
-        return {"base": base_fingerprint(self.plan.model, model.base), "catalogues": catalogues}
 
     def save(self) -> dict[str, Any]:
         """Write ``result.json`` with what is known so far."""
@@ -358,6 +356,7 @@ class Comparison:
             "adversarial": self.plan.adversary.weight > 0,
             "seconds": round(time.monotonic() - self.started, 1),
             "seconds_by_method": self.seconds,
+            "commits": self.commits,
             "peak_resident_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "domains": domains,
             "macro": {method: macro(cells) for method, cells in self.cells.items() if self.complete(method)},

@@ -103,7 +103,10 @@ def play(
             lend_alone(out, place)
             made = comparison(run.members, workshop, seeded, protocol, place, "in-process", bars, run.guests)
             made.run(scenario.methods)
-    found = {label: {**summarise(out / label), "kinds": kinds_found(out / label, scenario.shops)} for label in labels}
+    found = {
+        label: {**summarise(out / label, seeds), "kinds": kinds_found(out / label, scenario.shops, seeds)}
+        for label in labels
+    }
     write_json(out / "summary.json", {"question": scenario.question, "runs": found})
     return found
 
@@ -123,14 +126,14 @@ def under(plan: Plan, family: str, seed: int) -> Plan:
     return replace(plan, model=model, federation=replace(plan.federation, seed=seed, family=family))
 
 
-def kinds_found(folder: Path, shops: tuple[str, ...]) -> dict[str, Any]:
+def kinds_found(folder: Path, shops: tuple[str, ...], seeds: Sequence[int]) -> dict[str, Any]:
     """How well the last affinities tell kinds apart: likeness within and across (least, median, most), and their AUC;
     the share of pairs of which the server's own kinds say rightly whether they are one (Rand 1971)."""
     within: list[float] = []
     across: list[float] = []
     right: list[bool] = []
-    for path in sorted(folder.glob("seed-*/rounds.jsonl")):
-        lines = path.read_text(encoding="utf-8").splitlines()
+    for path in (folder / f"seed-{seed}" / "rounds.jsonl" for seed in seeds):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         if not lines or not {"affinity", "kinds"} <= (last := json.loads(lines[-1])).keys():
             continue
         told = last["kinds"]

@@ -88,7 +88,7 @@ def evaluate_seeds(
         bars.say(f"seed {seed}")
         seeded = replace(plan, federation=replace(plan.federation, seed=seed))
         comparison(domains, workshop, seeded, protocol, out / f"seed-{seed}", "in-process", bars).run(methods)
-    found = summarise(out)
+    found = summarise(out, seeds)
     write_json(out / "summary.json", found)
     return found
 

@@ -1,11 +1,12 @@
 """From cases to claims: means over seeds, bootstrap intervals over users, paired differences between methods.
 
-Users are the unit that is drawn again: figures of one user under several seeds are averaged first. Domains are
-drawn apart, so the interval of a macro mean is that of the mean of independent means.
+Users are the unit that is drawn again: figures of one user under several seeds are averaged first. Where seeds dealt
+other users to an owner, each seed's are drawn apart. Domains are drawn apart too, so the interval of a macro mean is
+that of the mean of independent means. What another training would come to, no interval tells: ``seed_sd`` does.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,46 @@ from shared.errors import ConfigError
 from shared.seeding import stream
 
 Floats = npt.NDArray[np.float64]
-Cells = dict[str, dict[str, dict[str, Floats]]]  # method -> domain -> metric -> (seeds, cases)
+Cell = list[Floats]  # (1, cases) for each seed; where users are the same under all seeds, one of (seeds, cases)
+Cells = dict[str, dict[str, dict[str, Cell]]]  # method -> domain -> metric
 DRAWS = 1000
 BLOCK = 8_000_000  # numbers drawn at a time
 COVER = 0.95
 
 
-def read_cells(out: Path) -> Cells:
-    """The cases of every seed under ``out``; a method counts where all seeds have it in all domains."""
-    runs = sorted(out.glob("seed-*"))
-    found: dict[str, dict[str, dict[str, list[Floats]]]] = {}
-    domains = {path.parent.parent.name for run in runs for path in run.glob("homes/*/cases/*.npz")}
+def read_cells(runs: Sequence[Path]) -> tuple[Cells, dict[str, list[str]]]:
+    """The cases of runs under several seeds; of methods that some run lacks, which do (by name of the run)."""
+    domains = sorted({path.parent.parent.name for run in runs for path in run.glob("homes/*/cases/*.npz")})
+    same = {name: _same_users(runs, name) for name in domains}
+    found: Cells = {}
+    lacking: dict[str, list[str]] = {}
+    for method in sorted({path.stem for run in runs for path in run.glob("homes/*/cases/*.npz")}):
+        paths = {name: [run / "homes" / name / "cases" / f"{method}.npz" for run in runs] for name in domains}
+        gaps = {path.parents[3].name for places in paths.values() for path in places if not path.exists()}
+        if gaps:
+            lacking[method] = sorted(gaps)
+        else:
+            found[method] = {name: _read(places, same[name]) for name, places in paths.items()}
+    return found, lacking
+
+
+def _read(places: Sequence[Path], same: bool) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {}
+    for path in places:
+        with np.load(path) as kept:
+            for metric in kept.files:
+                cells.setdefault(metric, []).append(kept[metric].astype(np.float64))
+    return {metric: [np.stack(rows)] if same else [row[None] for row in rows] for metric, rows in cells.items()}
+
+
+def _same_users(runs: Sequence[Path], name: str) -> bool:
+    """Whether a domain's users are the same in all runs; where that is not known they are not."""
+    told = []
     for run in runs:
-        for path in sorted(run.glob("homes/*/cases/*.npz")):
-            with np.load(path) as kept:
-                for metric in kept.files:
-                    place = found.setdefault(path.stem, {}).setdefault(path.parent.parent.name, {})
-                    place.setdefault(metric, []).append(kept[metric].astype(np.float64))
-    return {
-        method: {name: {metric: np.stack(rows) for metric, rows in cell.items()} for name, cell in cells.items()}
-        for method, cells in found.items()
-        if cells.keys() == domains and all(len(r) == len(runs) for cell in cells.values() for r in cell.values())
-    }
+        path = run / "fingerprints.json"
+        about = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        told.append(about.get("users", {}).get(name, run.name))
+    return len(set(told)) == 1
 
 
 def resampled(values: Floats, draw: np.random.Generator, draws: int = DRAWS) -> Floats:
@@ -55,14 +74,15 @@ def interval(means: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def figure(cells: Mapping[str, Floats]) -> dict[str, Any]:
-    """Mean, interval and spread over seeds of one metric, per domain and ``macro``; cells are (seeds, cases)."""
+def figure(cells: Mapping[str, Cell]) -> dict[str, Any]:
+    """Mean, interval and spread over seeds of one metric, per domain and ``macro``."""
     answer: dict[str, Any] = {}
     drawn, by_seed = [], []
-    for name, values in sorted(cells.items()):
+    for name, parts in sorted(cells.items()):
         # The same users are drawn for every method: differences are then paired.
-        drawn.append(resampled(values.mean(0), stream(0, "bootstrap", name)))
-        by_seed.append(values.mean(1))
+        draw = stream(0, "bootstrap", name)
+        drawn.append(np.mean([resampled(part.mean(0), draw) for part in parts], 0))
+        by_seed.append(np.concatenate([part.mean(1) for part in parts]))
         answer[name] = _spelt(drawn[-1], by_seed[-1])
     answer["macro"] = _spelt(np.mean(drawn, 0), np.mean(by_seed, 0))
     answer["worst"] = min((name for name in cells), key=lambda name: answer[name]["mean"])
@@ -75,23 +95,30 @@ def _spelt(drawn: Floats, by_seed: Floats) -> dict[str, float]:
     return {"mean": float(by_seed.mean()), "low": low, "high": high, "seed_sd": spread}
 
 
-def paired(one: Mapping[str, Floats], other: Mapping[str, Floats]) -> dict[str, Any]:
+def paired(one: Mapping[str, Cell], other: Mapping[str, Cell]) -> dict[str, Any]:
     """``one`` less ``other`` on the same cases: per domain and macro, with the p value of Wilcoxon's signed ranks."""
-    answer = figure({name: one[name] - other[name] for name in one})
-    for name in one:
-        difference = (one[name] - other[name]).mean(0)
+    less = {name: [mine - its for mine, its in zip(one[name], other[name], strict=True)] for name in one}
+    answer = figure(less)
+    for name, parts in less.items():
+        difference = np.concatenate([part.mean(0) for part in parts])
         answer[name]["p"] = float(wilcoxon(difference).pvalue) if np.any(difference) else 1.0
     del answer["worst"]
     return answer
 
 
-def summarise(out: Path, reference: str = "local") -> dict[str, Any]:
-    """All figures of a folder of seeds. Raises ConfigError when there is no complete cell."""
-    cells = read_cells(out)
-    if not cells:
+def summarise(out: Path, seeds: Sequence[int] | None = None, reference: str = "local") -> dict[str, Any]:
+    """All figures of a folder of seeds, or of those asked for; ``incomplete`` names methods that some seed lacks.
+
+    Raises ConfigError when there is no complete cell, or when seeds ran under different plans or protocols.
+    """
+    runs = sorted(out.glob("seed-*")) if seeds is None else [out / f"seed-{seed}" for seed in seeds]
+    results = [json.loads(path.read_text(encoding="utf-8")) for run in runs if (path := run / "result.json").exists()]
+    cells, incomplete = read_cells(runs)
+    if not cells or len(results) < len(runs):
         raise ConfigError(f"{out} holds no cell that every seed finished; run evaluate there first")
-    first = json.loads(next(iter(sorted(out.glob("seed-*/result.json")))).read_text(encoding="utf-8"))
-    seeds = [json.loads(path.read_text(encoding="utf-8"))["seed"] for path in sorted(out.glob("seed-*/result.json"))]
+    first = results[0]
+    if len({_plan_of(run) for run in runs}) > 1 or any(one["protocol"] != first["protocol"] for one in results):
+        raise ConfigError(f"{out} holds seeds of different plans or protocols; pass another --out for each")
     reference = reference if reference in cells else "zero_shot"
     metrics = list(next(iter(next(iter(cells.values())).values())))
     by_metric = {
@@ -101,12 +128,14 @@ def summarise(out: Path, reference: str = "local") -> dict[str, Any]:
     return {
         "protocol": first["protocol"],
         "ranking": first["ranking"],
-        "seeds": sorted(seeds),
+        "seeds": sorted(one["seed"] for one in results),
         "rounds": first["rounds"],
+        "commits": sorted({name for one in results for name in one.get("commits", {})}),
+        "incomplete": incomplete,
         "figures": {
             method: {metric: figure(values) for metric, values in found.items()} for method, found in by_metric.items()
         },
-        "strata": _strata(out, list(cells)),
+        "strata": _strata(results, list(cells)),
         "paired": {
             "reference": reference,
             "metric": "ndcg@10",
@@ -119,18 +148,27 @@ def summarise(out: Path, reference: str = "local") -> dict[str, Any]:
     }
 
 
-def _strata(out: Path, methods: list[str]) -> dict[str, Any]:
-    """Mean over seeds of each stratum's NDCG@10, per method and domain."""
-    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("seed-*/result.json"))]
+def _plan_of(run: Path) -> str:
+    """A run's plan but for its seed."""
+    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    plan["federation"].pop("seed", None)
+    return json.dumps(plan, sort_keys=True)
+
+
+def _strata(runs: Sequence[dict[str, Any]], methods: list[str]) -> dict[str, Any]:
+    """Each stratum's cases of all seeds and their mean NDCG@10, per method and domain."""
     answer: dict[str, Any] = {}
     for method in methods:
         for name in runs[0]["domains"]:
             cells = [run["domains"][name][method]["strata"] for run in runs]
             answer.setdefault(method, {})[name] = {
-                stratum: {
-                    "cases": first["cases"],
-                    **{m: float(np.mean([cell[stratum][m] for cell in cells])) for m in ("hr@10", "ndcg@10")},
-                }
-                for stratum, first in cells[0].items()
+                stratum: _together([cell[stratum] for cell in cells]) for stratum in cells[0]
             }
     return answer
+
+
+def _together(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A stratum of several seeds as one: its cases, and the mean over them."""
+    cases = sum(one["cases"] for one in cells)
+    mean = {m: sum(one["cases"] * one[m] for one in cells) / max(cases, 1) for m in ("hr@10", "ndcg@10")}
+    return {"cases": cases, **mean}

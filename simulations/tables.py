@@ -59,6 +59,10 @@ def figures_of(found: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
     )
+    if found.get("incomplete"):
+        gaps = "; ".join(f"{method} ({', '.join(runs)})" for method, runs in found["incomplete"].items())
+        table.caption = f"left out, for some seed lacks it: {gaps}"
+        table.caption_justify = "left"
     reference = found["paired"]["reference"]
     for column in ("domain", "method", "HR@10", "NDCG@10", f"NDCG@10 less {reference}"):
         table.add_column(column, overflow="fold")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,34 @@ def test_every_question_is_a_command(name):
 
 def cell(value):
     return {"mean": value, "low": value - 0.01, "high": value + 0.01}
+
+
+def test_an_answer_is_kept_under_its_seeds_and_begun_anew_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "HERE", tmp_path)
+    monkeypatch.setattr(quality, "render", lambda: "")
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def answer(command, **how):
+        asked.append(command[command.index("--seeds") + 1])
+        cell = tmp_path / "runs/quality/media-social/seed-7/result.json"
+        begun_before = cell.exists()
+        cell.parent.mkdir(parents=True, exist_ok=True)
+        cell.write_text(json.dumps({"seconds": 2, "commits": {"abc": ["social local"], "abd": ["social sasrec"]}}))
+        return subprocess.CompletedProcess(command, 0, json.dumps({"begun_before": begun_before}))
+
+    monkeypatch.setattr(quality.subprocess, "run", answer)
+
+    def ask(**how):
+        quality.main(tmp_path, only=["media-social"], **{"seeds": None, "again": False, **how})
+        return json.loads((tmp_path / "quality" / "media-social.json").read_text())
+
+    assert ask()["commit"] == "abc, abd"
+    ask()
+    assert asked == ["7"]  # it has an answer
+    assert ask(seeds="7,8")["found"]["begun_before"]
+    assert not ask(seeds="7,8", again=True)["found"]["begun_before"]
+    assert asked == ["7", "7,8", "7,8"]
 
 
 def test_an_answer_becomes_tables(tmp_path, monkeypatch):

@@ -37,6 +37,11 @@ def test_bounds_and_the_best_is_one(cases):
 def test_a_stratum_keeps_the_ranks_among_all():
     ranks, offsets, left = only(np.array([2, 1, 30, 11]), np.array([0, 1, 3, 4]), np.array([False, True, True, False]))
     assert (ranks.tolist(), offsets.tolist(), left.tolist()) == ([1, 30], [0, 2], [1])
+    # What else a user did is no mistake: the two above the third are taken off its rank, another user's are not.
+    ranks, _, _ = only(np.array([1, 2, 12, 1, 7]), np.array([0, 3, 5]), np.array([False, False, True, False, True]))
+    assert ranks.tolist() == [10, 6]
+    ranks, _, _ = only(np.array([5, 5, 9]), np.array([0, 3]), np.array([True, False, False]))
+    assert ranks.tolist() == [4]  # a tie counted against it
     ranks, offsets, left = only(np.array([2, 1]), np.array([0, 1, 2]), np.array([False, False]))
     assert (ranks.tolist(), offsets.tolist(), left.tolist()) == ([], [0], [])
 

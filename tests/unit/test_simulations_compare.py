@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,8 +35,15 @@ def test_a_run_of_other_users_of_the_same_domains_is_not_gone_on_with(members, t
     plan, member = tiny_plan(tiny_base), members[0]
     Comparison(plan, [member], member.workshop, tmp_path, "loo", say=lambda line: None).run(("zero_shot",))
     fewer = DomainMember(subset(member.domain, np.arange(6), member.name), member.home, member.workshop)
-    with pytest.raises(ConfigError, match="another --out"):
-        Comparison(plan, [fewer], member.workshop, tmp_path, "loo").run(("zero_shot",))
+    data, catalog = member.domain.interactions, member.domain.catalog
+    weighed = replace(member.domain, interactions=replace(data, weights=data.weights + 1))
+    told = replace(member.domain, catalog=replace(catalog, texts=("the same",) * len(catalog)))
+    changed = [DomainMember(domain, member.home, member.workshop) for domain in (weighed, told)]
+    for other in (fewer, *changed):
+        with pytest.raises(ConfigError, match="other settings or other data; pass another --out"):
+            Comparison(plan, [other], member.workshop, tmp_path, "loo").run(("zero_shot",))
+    made = json.loads((tmp_path / "result.json").read_text())["commits"]
+    assert list(made.values()) == [[f"{member.name} zero_shot"]]
 
 
 def test_a_run_that_broke_off_measures_only_what_is_not_there(members, tiny_base, tmp_path, monkeypatch):

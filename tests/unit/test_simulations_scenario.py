@@ -100,7 +100,7 @@ def test_scenarios_that_cannot_be_used(tmp_path):
 
 
 def test_kinds_found_by_hand(tmp_path):
-    assert kinds_found(tmp_path, ("a", "b")) == {}
+    assert kinds_found(tmp_path, ("a", "b"), [7, 8]) == {}
     (tmp_path / "seed-7").mkdir()
     affinity = {
         "a-1": {"a-1": 1, "a-2": 0.4, "b-1": 0.1},
@@ -109,5 +109,7 @@ def test_kinds_found_by_hand(tmp_path):
     }
     told = {"a-1": 1, "a-2": 1, "b-1": 1}
     (tmp_path / "seed-7" / "rounds.jsonl").write_text(json.dumps({"affinity": affinity, "kinds": told}) + "\n")
-    found = kinds_found(tmp_path, ("a", "b"))
+    (tmp_path / "seed-9").mkdir()  # nobody asked for it
+    (tmp_path / "seed-9" / "rounds.jsonl").write_text("not read")
+    found = kinds_found(tmp_path, ("a", "b"), [7])
     assert found == {"within": [0.4] * 3, "across": [0.1, 0.3, 0.5], "auc": 0.5, "rand": pytest.approx(1 / 3)}

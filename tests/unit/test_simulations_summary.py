@@ -25,7 +25,7 @@ def test_blocks_do_not_change_what_is_drawn(monkeypatch):
 
 
 def test_seeds_are_averaged_and_macro_is_the_mean_of_domains():
-    cells = {"a": np.array([[1.0, 0.0], [0.0, 0.0]]), "b": np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])}
+    cells = {"a": [np.array([[1.0, 0.0], [0.0, 0.0]])], "b": [np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]])]}
     found = figure(cells)
     assert (found["a"]["mean"], found["b"]["mean"], found["macro"]["mean"]) == (0.25, 1.0, 0.625)
     assert found["worst"] == "a"
@@ -36,14 +36,27 @@ def test_seeds_are_averaged_and_macro_is_the_mean_of_domains():
 def test_paired_differences_cancel_what_users_have_in_common():
     draw = np.random.default_rng(0)
     ease = draw.normal(size=(1, 400))
-    one, other = {"a": ease + 0.1 + 0.01 * draw.normal(size=(1, 400))}, {"a": ease}
+    one, other = {"a": [ease + 0.1 + 0.01 * draw.normal(size=(1, 400))]}, {"a": [ease]}
     found = paired(one, other)["a"]
     assert 0.09 < found["low"] < 0.1 < found["high"] < 0.11
     assert found["p"] < 1e-9
     assert paired(other, other)["a"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "seed_sd": 0.0, "p": 1.0}
 
 
-def write(out, seed, method, values):
+def test_users_that_each_seed_deals_anew_are_drawn_apart():
+    """Of one user under two seeds the mean is drawn; two people are drawn each by themselves."""
+    values = np.random.default_rng(0).normal(size=(2, 500))
+    same = figure({"a": [np.stack([values[0], -values[0]])]})["a"]
+    assert same["low"] == same["high"] == 0.0
+    dealt = figure({"a": [values[:1], values[1:, :400]]})["a"]  # owners of different size
+    assert dealt["mean"] == pytest.approx((values[0].mean() + values[1, :400].mean()) / 2)
+    assert dealt["seed_sd"] > 0
+    wide = np.sqrt(1 / 500 + 1 / 400) / 2
+    assert dealt["high"] - dealt["low"] == pytest.approx(2 * 1.96 * wide, rel=0.1)
+    assert paired({"a": [values[:1], values[1:, :400]]}, {"a": [values[:1], values[1:, :400]]})["a"]["p"] == 1.0
+
+
+def write(out, seed, method, values, users="the same", **plan):
     place = out / f"seed-{seed}" / "homes" / "shop" / "cases"
     place.mkdir(parents=True, exist_ok=True)
     np.savez(place / f"{method}.npz", **{"hr@10": values, "ndcg@10": values})
@@ -52,6 +65,8 @@ def write(out, seed, method, values):
     before = json.loads(path.read_text())["domains"]["shop"] if path.exists() else {}
     result = {"protocol": "loo", "ranking": "full", "seed": seed, "rounds": 3}
     path.write_text(json.dumps({**result, "domains": {"shop": {**before, method: {"strata": parts}}}}))
+    (path.parent / "fingerprints.json").write_text(json.dumps({"users": {"shop": users}}))
+    (path.parent / "plan.json").write_text(json.dumps({"federation": {"seed": seed, **plan}}))
 
 
 def test_a_method_that_some_seed_lacks_is_left_out(tmp_path):
@@ -61,9 +76,27 @@ def test_a_method_that_some_seed_lacks_is_left_out(tmp_path):
         write(tmp_path, seed, "local", np.array([0.2, 0.4]))
         write(tmp_path, seed, "sasrec", np.array([0.1, 0.1 * (seed - 6)]))
     write(tmp_path, 7, "pooled", np.array([1.0, 1.0]))
-    assert set(read_cells(tmp_path)) == {"local", "sasrec"}
+    runs = [tmp_path / "seed-7", tmp_path / "seed-8"]
+    cells, lacking = read_cells(runs)
+    assert (set(cells), lacking) == ({"local", "sasrec"}, {"pooled": ["seed-8"]})
+    assert cells["local"]["shop"]["ndcg@10"][0].shape == (2, 2)
     found = summarise(tmp_path)
+    assert found["incomplete"] == {"pooled": ["seed-8"]}
     assert found["seeds"] == [7, 8]
     assert found["figures"]["sasrec"]["ndcg@10"]["shop"]["mean"] == pytest.approx(0.125)
     assert found["paired"]["differences"]["sasrec"]["shop"]["mean"] == pytest.approx(-0.175)
-    assert found["strata"]["local"]["shop"]["warm item"] == {"cases": 2, "hr@10": pytest.approx(0.2), "ndcg@10": 0.5}
+    assert found["strata"]["local"]["shop"]["warm item"] == {"cases": 4, "hr@10": pytest.approx(0.2), "ndcg@10": 0.5}
+    assert set(summarise(tmp_path, [7])["figures"]) == {"local", "sasrec", "pooled"}  # the seeds asked for alone
+    with pytest.raises(ConfigError, match="no cell that every seed finished"):
+        summarise(tmp_path, [7, 9])
+
+
+def test_seeds_of_other_users_or_plans_are_not_pooled(tmp_path):
+    write(tmp_path, 7, "local", np.array([0.2, 0.4]))
+    write(tmp_path, 8, "local", np.array([0.2, 0.4, 0.6]), users="others")
+    cells, _ = read_cells([tmp_path / "seed-7", tmp_path / "seed-8"])
+    assert [part.shape for part in cells["local"]["shop"]["ndcg@10"]] == [(1, 2), (1, 3)]
+    assert summarise(tmp_path)["figures"]["local"]["ndcg@10"]["shop"]["mean"] == pytest.approx((0.3 + 0.4) / 2)
+    write(tmp_path, 8, "local", np.array([0.2, 0.4]), rounds=99)
+    with pytest.raises(ConfigError, match="different plans or protocols"):
+        summarise(tmp_path)
