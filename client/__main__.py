@@ -277,7 +277,7 @@ def status(
     """Print the results of the last finished run at home, and the privacy spent, as JSON."""
     with settled():
         from client.store import Home
-        from shared.accounting import epsilon, sentence
+        from shared.accounting import epsilon, finite, sentence
         from shared.ledger import read_events
 
         home = Home(finished(context.obj, run))
@@ -289,7 +289,7 @@ def status(
         if events := read_events(home.ledger):
             delta = json.loads(home.about.read_text(encoding="utf-8"))["plan"]["privacy"]["delta"]
             spent = epsilon(events, delta)
-            result["privacy"] = {"epsilon": spent, "delta": delta, "in words": sentence(spent, delta)}
+            result["privacy"] = {"epsilon": finite(spent), "delta": delta, "in words": sentence(spent, delta)}
         typer.echo(json.dumps(result, indent=2))
 
 
@@ -326,14 +326,15 @@ def budget(
         home = Home(given["home"])
         events = read_events(home.ledger)
         spent = accounting.epsilon(events, plan.privacy.delta)
-        found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events), "epsilon": spent}
+        found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events)}
+        found["epsilon"] = accounting.finite(spent)
         if beside:
             if missing := [path for path in beside if not path.is_file()]:
                 raise ConfigError(f"--beside: expected another domain's ledger.jsonl at {missing[0]}")
             ledgers = [events, *map(read_events, beside)]
             found["across"] = {
                 "domains": len(ledgers),
-                "epsilon": accounting.epsilon_across(ledgers, plan.privacy.delta),
+                "epsilon": accounting.finite(accounting.epsilon_across(ledgers, plan.privacy.delta)),
             }
         if plan.private:
             if given["data"] is None and not home.about.is_file():
@@ -347,22 +348,27 @@ def budget(
         if as_json:
             typer.echo(json.dumps(found, indent=2))
             return
-        typer.echo(f"{len(events)} releases so far: epsilon {spent:.3f} at delta {plan.privacy.delta:g}.")
+        typer.echo(f"{len(events)} releases so far: epsilon {bound(found['epsilon'])} at delta {plan.privacy.delta:g}.")
         if events:
             typer.echo(accounting.sentence(spent, plan.privacy.delta))
         if beside:
             across = found["across"]
-            typer.echo(f"A user of all {across['domains']} domains: epsilon {across['epsilon']:.3f} at the same delta.")
+            total = bound(across["epsilon"])
+            typer.echo(f"A user of all {across['domains']} domains: epsilon {total} at the same delta.")
         if plan.private:
             typer.echo(
                 f"The planned run: {ahead.rounds} rounds of {ahead.steps} steps over {ahead.users:,} users, one in "
                 f"{1 / ahead.sample_rate:.0f} a step, noise {ahead.noise_multiplier:.3f}: epsilon {ahead.epsilon:.3f} "
-                f"by itself, {ahead.after:.3f} with what was spent."
+                f"by itself, {bound(ahead.after)} with what was spent."
             )
         if plan.private and given["max_epsilon"] is not None:
             left = f"{ahead.rounds_allowed} of its {ahead.rounds} rounds"
             at = f"measured at delta {limits.delta(plan):g}"
             typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon), {at}, lets {left} pass.")
+
+
+def bound(epsilon: float | None) -> str:
+    return "without bound" if epsilon is None else f"{epsilon:.3f}"
 
 
 if __name__ == "__main__":

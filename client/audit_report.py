@@ -229,12 +229,10 @@ def _complaints(found: Mapping[str, Any]) -> str:
 def _log_and_privacy(found: Mapping[str, Any]) -> str:
     log, spent = found["log"], found["privacy"]
     state = f'<span class="bad">Changed: {escape(log["broken"])}.</span>' if log["broken"] else "The chain is whole."
-    privacy = (
-        f"{escape(spent['in words'])} ({spent['releases']:,} releases, epsilon {spent['epsilon']:.3f} at delta "
-        f"{spent['delta']:g})"
-        if spent
-        else "Nothing was released under a promise of privacy."
-    )
+    privacy = "Nothing was released under a promise of privacy."
+    if spent:
+        bound = "" if spent["epsilon"] is None else f", epsilon {spent['epsilon']:.3f} at delta {spent['delta']:g}"
+        privacy = f"{escape(spent['in words'])} ({spent['releases']:,} releases{bound})"
     return (
         "<h2>Log of what was shown</h2>\n"
         f"<p>{state} {log['records']:,} records, number {log['first']:,} to {log['last']:,}; {log['emptied']:,} of "

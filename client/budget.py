@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.store import Home
-from shared.accounting import epsilon, noise_for, sentence
+from shared.accounting import epsilon, finite, noise_for, sentence
 from shared.errors import BudgetError, DataError
-from shared.ledger import Event, GaussianSteps, read_events
+from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease, read_events
 from shared.plan import Plan, plan_from_json
 
 
@@ -89,6 +89,19 @@ def check_sharing(plan: Plan, limits: Limits) -> None:
         )
 
 
+def check_run(plan: Plan, limits: Limits, spent: Sequence[Event], run: str) -> None:
+    """Raises BudgetError where a run asks for more rounds than its plan promised; an owner's own limit may allow them.
+
+    A round that is asked again with the same task costs nothing: its update is kept and sent again.
+    """
+    steps = sum(event.steps for event in spent if isinstance(event, GaussianSteps) and event.run == run)
+    if limits.max_epsilon is None and steps >= plan.federation.rounds * plan.privacy.steps:
+        raise BudgetError(
+            f"this run has had all {plan.federation.rounds} rounds that its privacy.epsilon {plan.privacy.epsilon:g} "
+            "is for; begin a new run, or let the domain's owner allow more with --max-epsilon"
+        )
+
+
 def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event: Event | None) -> float:
     """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high."""
     if next_event is None:
@@ -100,6 +113,12 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
         return 0.0
     delta = limits.delta(plan)
     after = epsilon([*spent, next_event], delta)
+    if limits.max_epsilon is not None and math.isinf(after):
+        raise BudgetError(
+            "updates of this domain were released without a promise before, as its ledger has it: no epsilon bounds "
+            "them, and --max-epsilon cannot be kept; start without it, or under another --home for other users' data",
+            told="this domain cannot keep its limit on epsilon; ask its owner",
+        )
     if limits.max_epsilon is not None and after > limits.max_epsilon:
         limit = f"this domain's limit of {limits.max_epsilon:g} at delta {delta:g}"
         raise BudgetError(
@@ -121,7 +140,7 @@ class Forecast:
     steps: int  # of a round
     rounds: int
     epsilon: float  # of this run alone
-    after: float  # of all that was released before and this run
+    after: float | None  # of all that was released before and this run; None: no bound
     rounds_allowed: int  # of them, how many the domain's limit lets pass
 
 
@@ -137,7 +156,7 @@ def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> 
     most = limits.max_epsilon
     allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=after)
     alone, total = (epsilon([*before, *[one_round] * rounds], delta) for before in ((), spent))
-    return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, total, allowed)
+    return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, finite(total), allowed)
 
 
 def spending(home: Home) -> dict[str, Any]:
@@ -154,12 +173,13 @@ def spending(home: Home) -> dict[str, Any]:
     delta = plan.privacy.delta
     spent = epsilon(events, delta)
     return {
-        "epsilon": spent,
+        "epsilon": finite(spent),
         "delta": delta,
         "releases": len(events),
         "trainings": len(trainings),
         "steps": sum(event.steps for event in trainings),
-        "passports": len(events) - len(trainings),
+        "passports": sum(isinstance(event, TokenRelease) for event in events),
+        "unpromised": sum(isinstance(event, PlainRelease) for event in events),
         "words": sentence(spent, delta),
         "promised": plan.private,
         "shares_items": plan.model.shared_items,

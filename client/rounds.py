@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import Limits, check_budget, check_protocol, check_sharing, declared, planned_noise, sample_rate
+from client.budget import (
+    Limits,
+    check_budget,
+    check_protocol,
+    check_run,
+    check_sharing,
+    declared,
+    planned_noise,
+    sample_rate,
+)
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -17,11 +26,11 @@ from client.forgotten import read_at_home
 from client.gate import alone, better, between, candidate
 from client.journal import Journal
 from client.privacy import sampled_users, train_privately
-from client.store import Home, Kept, keep, keep_round, load_round
+from client.store import Home, Kept, keep, keep_released, keep_round, load_released, load_round
 from client.train import Outcome, Tick, train
-from shared.accounting import epsilon
+from shared.accounting import epsilon, finite
 from shared.errors import PayloadError, TrainingError
-from shared.ledger import GaussianSteps, append_event, read_events, reserved
+from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events, reserved
 from shared.model import Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.neighbours import tensors_of
 from shared.payload import (
@@ -33,6 +42,7 @@ from shared.payload import (
     Tensors,
     check_like,
     common,
+    name_of,
     run_of,
     table,
     table_keys,
@@ -118,6 +128,9 @@ class DomainMember:
         task, model = self._take(task)
         check_protocol(task.plan, self.protocol)
         check_sharing(task.plan, self.limits)
+        asked = name_of(task) if task.plan.private else ""
+        if asked and (kept := load_released(self.home, asked)) is not None:
+            return kept
         corpus = self.corpus(task.plan)
         released = released_names(task.plan, list(common(task.adapter)))
         place = ("client", self.name, task.round)
@@ -127,6 +140,7 @@ class DomainMember:
             self._train_privately(model, corpus, task, released, place)
         else:
             check_budget(task.plan, self.limits, (), None)
+            append_event(self.home.ledger, PlainRelease("update"))  # what was promised before bounds no more
             private, _ = self.private_before(task, model)
             train(
                 model,
@@ -149,7 +163,10 @@ class DomainMember:
         delta = {name: after[name] - task.adapter[name] for name in sorted(released)}
         must_move(delta)
         weight = float(declared(len(sampled_users(corpus))))
-        return AdapterUpdate(self.name, task.round, {**delta, **items}, weight, task.base, quality)
+        update = AdapterUpdate(self.name, task.round, {**delta, **items}, weight, task.base, quality)
+        if asked:
+            keep_released(self.home, asked, update)
+        return update
 
     def private_before(self, task: Task, model: Recommender) -> tuple[Private | None, bool]:
         """The private parameters that a task starts with, and whether rounds trained them: as the run's last left them,
@@ -192,9 +209,12 @@ class DomainMember:
     ) -> None:
         users = len(sampled_users(corpus))
         rate = sample_rate(task.plan, declared(users))
-        event = GaussianSteps(planned_noise(task.plan, users), rate, task.plan.privacy.steps)
+        event = GaussianSteps(planned_noise(task.plan, users), rate, task.plan.privacy.steps, run=run_of(task))
         with reserved(self.home.ledger):
-            check_budget(task.plan, self.limits, read_events(self.home.ledger), event)
+            spent = read_events(self.home.ledger)
+            if not self.simulated:  # there a run that was cut off draws the same noise again
+                check_run(task.plan, self.limits, spent, event.run)
+            check_budget(task.plan, self.limits, spent, event)
             # Written before anything is released: a crash may waste budget, never hide it.
             append_event(self.home.ledger, event)
         train_privately(
@@ -261,12 +281,13 @@ class DomainMember:
         )
         keep(self.home, kept, result)
 
-    def spent(self, plan: Plan) -> dict[str, float]:
-        """Epsilon of all releases so far, at the plan's delta; empty where nothing was released under DP."""
+    def spent(self, plan: Plan) -> dict[str, float | None]:
+        """Epsilon of all releases so far (None: no bound), at the plan's delta; empty where nothing is promised."""
         events = read_events(self.home.ledger)
-        if not events:
+        if not events or all(isinstance(event, PlainRelease) for event in events):
             return {}
-        return {"epsilon": epsilon(events, plan.privacy.delta), "delta": plan.privacy.delta, "releases": len(events)}
+        spent = finite(epsilon(events, plan.privacy.delta))
+        return {"epsilon": spent, "delta": plan.privacy.delta, "releases": len(events)}
 
     def _take(self, task: Task) -> tuple[Task, Recommender]:
         """Check a task against our own base and load its adapter; the task as this domain carries it out.

@@ -99,8 +99,7 @@ class SecureSum:
         """Keep the update for the sum and answer with fresh keys. ``cap`` is the most that a domain may weigh.
 
         ``task`` is the digest of the task as it came. Under one ``key`` numbers are summed with one set of members
-        alone, for ever: the difference of two sums would be what some of them sent. Empty where each training draws
-        noise of its own.
+        alone, for ever: the difference of two sums would be what some of them sent.
         """
         weight = min(update.weight, cap)
         parts = [update.delta[name].astype(np.float64).ravel() for name in sorted(update.delta)]
@@ -194,7 +193,7 @@ class SecureSum:
 
     def _remember(self, attempt: Attempt, there: frozenset[str]) -> None:
         """On disk before a share is given. Raises PayloadError where the same was summed with others before."""
-        if self.sums is None or not attempt.key:
+        if self.sums is None:
             return
         summed = {"key": attempt.key, "there": sorted(there)}
         try:

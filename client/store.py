@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
-from shared.errors import DataError
-from shared.payload import Tensors, dense
+from shared.errors import DataError, PayloadError
+from shared.payload import AdapterUpdate, Tensors, dense, update_from_bytes, update_to_bytes
 from shared.plan import Plan, plan_from_json
 from shared.whole import aside, write_whole
 
@@ -84,6 +84,10 @@ class Home:
     def rounds(self) -> Path:
         return self.folder / "rounds"
 
+    @property
+    def released(self) -> Path:
+        return self.folder / "released"
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -138,6 +142,20 @@ def load(home: Home) -> Kept:
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{home.folder} is damaged ({type(error).__name__}); train again") from None
+
+
+def keep_released(home: Home, task: str, update: AdapterUpdate) -> None:
+    """Save a noised update before it is sent: asked for the same task again, the domain sends it again, for nothing."""
+    write_whole(home.released, task.encode() + b"\n" + update_to_bytes(update))
+
+
+def load_released(home: Home, task: str) -> AdapterUpdate | None:
+    """The update kept for that task; None where there is none, or it cannot be read."""
+    try:
+        name, _, raw = home.released.read_bytes().partition(b"\n")
+        return update_from_bytes(raw) if name == task.encode() else None
+    except (FileNotFoundError, PayloadError):
+        return None
 
 
 def keep_round(home: Home, run: str, number: int, private: dict[str, torch.Tensor]) -> None:

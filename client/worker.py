@@ -88,8 +88,8 @@ class Desk:
         if self.secure is None:
             answer = update_to_bytes(update)
         else:
-            key = "" if task.plan.private else f"{run_of(task)} {task.round}"
-            answer = self.secure.announce(update, task.plan.federation.weight_cap, task_digest(raw), key)
+            cap, key = task.plan.federation.weight_cap, f"{run_of(task)} {task.round}"
+            answer = self.secure.announce(update, cap, task_digest(raw), key)
         self.say(f"round {task.round}: trained and answered ({time.monotonic() - start:.1f} s)")
         return answer
 

@@ -1,12 +1,13 @@
 """Ledger -> epsilon at a delta, and one honest sentence about it."""
 
+import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from shared.errors import BudgetError
-from shared.ledger import Event, GaussianSteps, TokenRelease
+from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease
 
 # Beyond it no promise is left that a tighter figure would save, and the tighter accountant takes minutes.
 LOOSE = 50.0
@@ -20,7 +21,7 @@ def epsilon(events: Sequence[Event], delta: float) -> float:
     Wang et al. 2019) and by the privacy loss random variable itself (PRV, Gopi et al. 2021). A token is
     paid by the one user it was given for, with delta 0, and adds to training by basic composition. So the sum is
     training plus the largest total of any one user's tokens; a token of unknown user is charged to everyone.
-    Raises BudgetError where an event counts another unit than users.
+    Infinite where something left without a promise. Raises BudgetError where an event counts another unit than users.
     """
     return epsilon_across([events], delta)
 
@@ -32,6 +33,8 @@ def epsilon_across(ledgers: Sequence[Sequence[Event]], delta: float) -> float:
     """
     if any(event.unit != "user" for events in ledgers for event in events):
         raise BudgetError("the ledger counts another unit than users; it cannot be added up")
+    if any(isinstance(event, PlainRelease) for events in ledgers for event in events):
+        return math.inf
     steps = [event for events in ledgers for event in events if isinstance(event, GaussianSteps)]
     return _training(steps, delta) + sum(_tokens(events) for events in ledgers)
 
@@ -109,8 +112,18 @@ def noise_for(
     return enough
 
 
+def finite(spent: float) -> float | None:
+    """Epsilon as JSON has it: None where there is no bound."""
+    return spent if math.isfinite(spent) else None
+
+
 def sentence(spent: float, delta: float) -> str:
     """What the number promises, in words."""
+    if math.isinf(spent):
+        return (
+            "Updates of this domain were released without a promise of privacy: no epsilon bounds what all its "
+            "releases together tell of a user."
+        )
     return (
         f"Whoever sees all released updates and tokens of this domain can tell whether any one of its users took part "
         f"with odds at most e^{spent:.2f} times those without, but for a chance of {delta:g}."

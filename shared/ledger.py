@@ -21,6 +21,7 @@ class GaussianSteps:
     sample_rate: float  # Poisson probability that a user joins a step
     steps: int
     unit: str = "user"  # neighbouring data sets differ in one user of this domain
+    run: str = ""  # a digest of the plan that asked for it; "" in ledgers of before
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,15 @@ class TokenRelease:
     user: str = ""  # a hash under a key that stays at home, so that one user's tokens add up; "" = may be anyone
 
 
-Event = GaussianSteps | TokenRelease
+@dataclass(frozen=True)
+class PlainRelease:
+    """Something learnt from users that left without noise: no epsilon bounds it, nor all releases together."""
+
+    released: str  # what it was
+    unit: str = "user"
+
+
+Event = GaussianSteps | TokenRelease | PlainRelease
 
 
 @contextmanager
@@ -114,7 +123,13 @@ def _event(fields: Any) -> Event:
         if not (texts and math.isfinite(token.epsilon) and token.epsilon > 0):
             raise ValueError
         return token
+    if isinstance(fields, dict) and "released" in fields:
+        plain = PlainRelease(**fields)
+        if not (isinstance(plain.released, str) and isinstance(plain.unit, str)):
+            raise ValueError
+        return plain
     steps = GaussianSteps(**fields)
-    if not (steps.noise_multiplier > 0 and 0 < steps.sample_rate <= 1 and steps.steps > 0):
+    counted = steps.noise_multiplier > 0 and 0 < steps.sample_rate <= 1 and steps.steps > 0
+    if not (counted and isinstance(steps.run, str)):
         raise ValueError
     return steps

@@ -63,6 +63,14 @@ def run_of(task: Task) -> str:
     return sha256(plan.to_json().encode()).hexdigest()
 
 
+def name_of(task: Task) -> str:
+    """A digest of all that a task asks; the order in which its tensors came is no part of it."""
+    digest = sha256(f"{run_of(task)} {task.kind} {task.round}".encode())
+    for name, value in sorted(task.adapter.items()):
+        digest.update(name.encode() + value.tobytes())
+    return digest.hexdigest()
+
+
 def task_to_bytes(task: Task) -> bytes:
     head = {"kind": task.kind, "round": str(task.round), "plan": task.plan.to_json(), "base": task.base}
     if task.kin:

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import shared.model as shared_model
-from client.budget import check_budget, check_delta, sample_rate
+from client.budget import check_budget, check_delta, check_protocol, sample_rate
 from client.chance import Chance, Repeatable
 from client.corpus import Corpus
 from client.privacy import sampled_users
@@ -279,9 +279,12 @@ def train_under_promise(
     calls = schedule(plan, len(sampled_users(corpus)))
     if calls.told is not None:
         transitions.check_catalogue(len(corpus.space))
+    check_protocol(plan, member.protocol)
     with reserved(ledger):
         *first, last = calls.events
-        check_budget(plan, member.limits, [*read_events(ledger), *first], last)
+        # The same users' silo may have spent too: its limit is one.
+        before = [*read_events(member.home.ledger), *read_events(ledger)]
+        check_budget(plan, member.limits, [*before, *first], last)
         for event in calls.events:
             append_event(ledger, event)
     chance = Repeatable(plan.federation.seed, "devices", corpus.name, "private")
@@ -293,7 +296,7 @@ def devices_ledger(member: DomainMember) -> Path:
     return member.home.folder / "devices.jsonl"
 
 
-def spent_by_devices(member: DomainMember, plan: Plan) -> dict[str, float]:
+def spent_by_devices(member: DomainMember, plan: Plan) -> dict[str, float | None]:
     """Epsilon of the devices' federations so far, at the plan's delta; empty where there was none under a promise."""
     events = read_events(devices_ledger(member))
     return {"epsilon": epsilon(events, plan.privacy.delta), "delta": plan.privacy.delta} if events else {}

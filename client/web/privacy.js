@@ -29,10 +29,12 @@ function unspent() {
 }
 
 function spent() {
+  const unbound = found.epsilon === null;
   const figures = [
-    [t("budget.epsilon"), number(found.epsilon, 2), t("budget.delta", { delta: figure(found.delta) })],
+    [t("budget.epsilon"), unbound ? "∞" : number(found.epsilon, 2), t("budget.delta", { delta: figure(found.delta) })],
     [t("budget.trainings"), number(found.trainings), t("budget.steps", { n: number(found.steps) })],
     [t("budget.passports"), number(found.passports), t("budget.passports.hint")],
+    ...(found.unpromised ? [[t("budget.unpromised"), number(found.unpromised), t("budget.unpromised.hint")]] : []),
   ];
   const odds = Math.exp(found.epsilon);
   return h(
@@ -40,8 +42,8 @@ function spent() {
     {},
     h("h3", {}, t("budget")),
     h("dl.figures", {}, figures.map(([name, value, more]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, h("small", {}, more))))),
-    found.limit === null ? h("p.hint", {}, t("budget.unlimited")) : limit(),
-    h("p.note", {}, t("budget.meaning", { odds: odds > 1e6 ? t("budget.million") : figure(odds), delta: figure(found.delta) })),
+    unbound ? null : found.limit === null ? h("p.hint", {}, t("budget.unlimited")) : limit(),
+    h("p.note", {}, unbound ? t("budget.unbounded") : t("budget.meaning", { odds: odds > 1e6 ? t("budget.million") : figure(odds), delta: figure(found.delta) })),
   );
 }
 

@@ -9,7 +9,7 @@ from client.journal import Event, Feedback
 from client.review import queue
 from client.service import HomeService, Who
 from shared.explanation import PARTS
-from shared.ledger import GaussianSteps, TokenRelease, append_event
+from shared.ledger import GaussianSteps, PlainRelease, TokenRelease, append_event
 
 pytestmark = pytest.mark.slow
 USER = "u00001"
@@ -319,6 +319,14 @@ def test_privacy_spent_is_told(here, home):
         words = page.locator("#privacy-body").inner_text()
         assert "of the 4.00 that this domain allows" in words
         assert "20 steps in all" in words
+        assert violations(page) == []
+        append_event(home.ledger, PlainRelease("update"))
+        page.click("nav a[href='#people']")
+        page.click("nav a[href='#privacy']")
+        page.wait_for_selector("#budget-meter", state="detached")
+        words = page.locator("#privacy-body").inner_text()
+        assert "∞" in words
+        assert "no epsilon bounds what all releases together tell" in words
         assert violations(page) == []
     finally:
         home.ledger.unlink()

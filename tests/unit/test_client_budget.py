@@ -8,7 +8,7 @@ from shared.accounting import epsilon
 from shared.attributes import read_attributes
 from shared.catalog import Catalog
 from shared.errors import DataError
-from shared.ledger import GaussianSteps, TokenRelease, append_event
+from shared.ledger import GaussianSteps, PlainRelease, TokenRelease, append_event
 
 
 @pytest.fixture
@@ -27,6 +27,16 @@ def test_spending_adds_up_what_the_ledger_holds(home):
     assert found["delta"] == 0.0001  # the plan's own
     assert found["epsilon"] == epsilon(events, 0.0001) > 1.0
     assert (found["releases"], found["trainings"], found["steps"], found["passports"]) == (3, 2, 50, 1)
+
+
+def test_spending_without_a_bound(home):
+    for event in (GaussianSteps(1.0, 0.1, 20), PlainRelease("update"), PlainRelease("update")):
+        append_event(home.ledger, event)
+    found = spending(home)
+    assert found["epsilon"] is None
+    assert (found["releases"], found["trainings"], found["passports"], found["unpromised"]) == (3, 1, 0, 2)
+    assert "no epsilon bounds" in found["words"]
+    json.dumps(found, allow_nan=False)
 
 
 def test_spending_refuses_what_it_cannot_read(home, tmp_path):

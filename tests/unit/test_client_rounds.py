@@ -10,8 +10,9 @@ from client.budget import Limits, declared
 from client.recommend import open_serving
 from client.rounds import DomainMember, must_move, personalise
 from client.store import Home
+from shared.accounting import epsilon, sentence
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
-from shared.ledger import read_events
+from shared.ledger import PlainRelease, read_events
 from shared.model import initial_state, load_adapter_tensors
 from shared.payload import PAIRS, Task, common, run_of, table, table_name, update_from_bytes, update_to_bytes
 from shared.private import item_table
@@ -231,6 +232,46 @@ def test_all_rounds_of_a_plan_cost_what_it_says(members, tiny_base):
     for number in (1, 2):
         members[0].train(replace(task, round=number))
     assert 5.5 < members[0].spent(plan)["epsilon"] <= 6.0
+
+
+def test_a_round_asked_again_sends_what_it_sent_and_costs_nothing(members, tiny_base, tmp_path):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=2")
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)  # real noise
+    task, _ = first_task(plan)
+    turned = replace(task, adapter=dict(reversed(task.adapter.items())))
+    first, again = member.train(task), member.train(turned)
+    same = {name: np.array_equal(value, again.delta[name]) for name, value in first.delta.items()}
+    assert all(same.values())
+    assert (first.weight, first.round, first.domain) == (again.weight, again.round, again.domain)
+    assert len(read_events(member.home.ledger)) == 1
+    moved = {name: value + np.float32(0.01) for name, value in task.adapter.items()}
+    other = member.train(replace(task, adapter=moved))  # another task: other noise
+    assert not any(np.array_equal(value, other.delta[name]) for name, value in first.delta.items())
+    assert [event.run for event in read_events(member.home.ledger)] == [run_of(task)] * 2
+    with pytest.raises(BudgetError, match=r"had all 2 rounds that its privacy.epsilon 6 is for"):
+        member.train(replace(task, round=2))
+    assert len(read_events(member.home.ledger)) == 2
+    member.limits = Limits(max_epsilon=20.0, at_delta=plan.privacy.delta)  # the owner's own limit allows more
+    member.train(replace(task, round=2))
+    member.home.released.write_bytes(b"not what was kept")
+    assert member.spent(plan)["releases"] == 3
+
+
+def test_an_update_without_a_promise_ends_every_promise(members, plan, tiny_base, tmp_path):
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop, simulated=True)
+    private, _ = first_task(tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=2"))
+    member.train(private)
+    before = member.spent(private.plan)["epsilon"]
+    assert 0 < before < 6
+    member.train(first_task(plan)[0])
+    assert read_events(member.home.ledger)[-1] == PlainRelease("update")
+    assert member.spent(private.plan)["epsilon"] is None
+    assert "no epsilon bounds" in sentence(epsilon(read_events(member.home.ledger), 1e-5), 1e-5)
+    member.limits = Limits(max_epsilon=100.0)
+    with pytest.raises(BudgetError, match="released without a promise before") as refused:
+        member.train(replace(private, round=2))
+    assert "limit on epsilon" in refused.value.told
+    assert len(read_events(member.home.ledger)) == 2
 
 
 def test_an_overspending_task_is_refused_and_costs_nothing(members, tiny_base):

@@ -9,12 +9,13 @@ import torch
 from support.tiny_members import tiny_plan
 from torch.nn import functional as F
 
+from client.budget import Limits
 from client.chance import Repeatable, Unforeseen
 from client.privacy import sampled_users
 from client.train import answers, predictions
 from shared.accounting import epsilon
 from shared.errors import BudgetError, ConfigError
-from shared.ledger import GaussianSteps, read_events
+from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events
 from shared.model import Batch, Recommender, adapter_tensors
 from shared.neighbours import Neighbours
 from shared.prefix import find_base
@@ -28,6 +29,7 @@ from simulations.private_devices import (
     devices_ledger,
     schedule,
     train_privately,
+    train_under_promise,
     windows_of,
 )
 from simulations.private_transitions import put, release, table
@@ -221,6 +223,29 @@ def test_a_run_tells_what_it_spent_and_never_trains_without_noise(members, tiny_
     assert found["devices_privacy"]["epsilon"] == epsilon(events, plan.privacy.delta) <= plan.privacy.epsilon
     assert "ndcg@10" in found["devices"]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["domains"] == result["domains"]
+
+
+def test_devices_keep_the_limits_of_their_silo(members, tiny_base):
+    """They are the same users, and a cut in time is no more private for them."""
+    plan, member = tiny_plan(tiny_base, *PROMISE), members[0]
+    model = member.workshop.model(plan)
+    member.home.folder.mkdir(parents=True, exist_ok=True)
+    before = read_events(devices_ledger(member))
+    member.protocol = "time"
+    try:
+        with pytest.raises(BudgetError, match="start with --protocol loo"):
+            train_under_promise(model, member, plan)
+    finally:
+        member.protocol = "loo"
+    append_event(member.home.ledger, PlainRelease("update"))
+    member.limits = Limits(max_epsilon=100.0)
+    try:
+        with pytest.raises(BudgetError, match="released without a promise before"):
+            train_under_promise(model, member, plan)
+    finally:
+        member.limits = Limits()
+        member.home.ledger.unlink()
+    assert read_events(devices_ledger(member)) == before
 
 
 def test_what_adds_no_noise_is_refused_under_a_promise(members, tiny_base, tmp_path):
