@@ -367,6 +367,23 @@ def budget(
             typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon), {at}, lets {left} pass.")
 
 
+@app.command("key")
+def make_key(
+    context: typer.Context,
+    out: Annotated[Path | None, typer.Option(help="Where to; default the domain's private folder.")] = None,
+) -> None:
+    """Make this domain's node key: DOMAIN, which never leaves this machine, and DOMAIN.pub, for everybody."""
+    with settled():
+        from shared.node_key import make_node_key, plain_name
+
+        given = context.obj
+        if not plain_name(given["domain"] or ""):
+            raise ConfigError(UNNAMED if not given["domain"] else "--domain: expected a name that a file can have")
+        private, public = make_node_key(out or given["home"], given["domain"])
+        typer.echo(f"{private}: this domain's own, for --key; keep it to yourself")
+        typer.echo(f"{public}: give it to the server (certs --public) and to every member (--members)")
+
+
 def bound(epsilon: float | None) -> str:
     return "without bound" if epsilon is None else f"{epsilon:.3f}"
 

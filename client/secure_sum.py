@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from shared import secure_payload as payload
 from shared.errors import ConfigError, DataError, PayloadError
 from shared.ledger import append_line
+from shared.node_key import NODE_CURVE
 from shared.payload import AdapterUpdate
 from shared.secure_sum import (
     FEWEST,
@@ -35,8 +36,6 @@ from shared.secure_sum import (
     unseal,
 )
 
-NODE_CURVE = ec.SECP384R1  # Flower's node keys are on it
-
 
 @dataclass(frozen=True)
 class Identity:
@@ -54,10 +53,10 @@ def read_identity(name: str, key: Path, members: Path) -> Identity:
         paths = sorted(members.glob("*.pub"))
         known = {path.stem: serialization.load_ssh_public_key(path.read_bytes()) for path in paths}
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ConfigError(f"expected node keys as python -m server certs makes them ({error})") from None
+        raise ConfigError(f"expected node keys as python -m client key makes them ({error})") from None
     others = {stem: value for stem, value in known.items() if isinstance(value, ec.EllipticCurvePublicKey)}
     if not isinstance(own, ec.EllipticCurvePrivateKey) or len(others) < len(known):
-        raise ConfigError(f"{key}, {members}: expected elliptic curve keys, found others; make them with server certs")
+        raise ConfigError(f"{key}, {members}: expected elliptic curve keys, found others; make them with client key")
     if len(others) < FEWEST:
         raise ConfigError(f"{members}: expected NAME.pub of {FEWEST} members or more, found {len(others)}")
     if name not in others or others[name] != own.public_key():

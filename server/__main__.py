@@ -106,19 +106,25 @@ def main(
 @app.command()
 def certs(
     folder: Annotated[Path, typer.Argument(help="Where to write them.")],
-    members: Annotated[list[str] | None, typer.Option("--member", help="A domain that may join; repeatable.")] = None,
+    members: Annotated[
+        list[str] | None, typer.Option("--member", help="A domain that may join, whose key is made here; repeatable.")
+    ] = None,
+    public: Annotated[
+        list[Path] | None, typer.Option(help="NAME.pub of a domain that made its key at home; repeatable.")
+    ] = None,
     hosts: Annotated[
         list[str] | None, typer.Option("--name", help="A name or address of this server; repeatable.")
     ] = None,
 ) -> None:
-    """Make a certificate authority, the server's certificate, and one key per member, in FOLDER.
+    """Make a certificate authority and the server's certificate in FOLDER, and take in or make the members' keys.
 
-    For a FOLDER that has certificates already, only the keys of further members are made.
+    For a FOLDER that has certificates already, only further members are added. Who makes a member's key can sign as
+    that member: for secure sums each makes its own (python -m client key).
     """
     with settled():
         from server.certs import make_certificates
 
-        for path in make_certificates(folder, members or [], hosts or []):
+        for path in make_certificates(folder, members or [], hosts or [], public or []):
             typer.echo(str(path))
 
 

@@ -1,8 +1,7 @@
-"""Certificates for a federation of one's own: an authority, the server's, and a key per member."""
+"""Certificates for a federation of one's own: an authority, the server's, and the members' node keys."""
 
 import datetime as dt
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from server.superlink import Certificates
 from shared.errors import ConfigError
+from shared.node_key import make_node_key, plain_name, read_public_key, write_new
 
 DAYS = 365
 HERE = ("localhost", "127.0.0.1")
@@ -26,29 +26,37 @@ def certificates_in(folder: Path) -> Certificates:
     )
 
 
-def make_certificates(folder: Path, members: Sequence[str], hosts: Sequence[str] = ()) -> list[Path]:
+def make_certificates(
+    folder: Path, members: Sequence[str], hosts: Sequence[str] = (), public: Sequence[Path] = ()
+) -> list[Path]:
     """Write ca.crt, server.crt, server.key, members/NAME and members/NAME.pub; returns the paths.
 
-    The authority's private key is not kept: to add a name, make new certificates. Members of a folder that
-    has certificates already are added to it. Raises ConfigError, and then nothing is written, on a member's
-    name that cannot be a file's, on a member who has a key, on ``hosts`` for certificates that are there.
+    Of a member that made its key at home, whose NAME.pub is among ``public``, only that is taken in. The authority's
+    private key is not kept: to add a name, make new certificates. Members of a folder that has certificates already are
+    added to it. Raises ConfigError, and then nothing is written, on a member's name that cannot be a file's, on a
+    member who has a key, on a key that is none, on ``hosts`` for certificates that are there.
     """
     there = (folder / "ca.crt").exists()
     if there and hosts:
         raise ConfigError(f"{folder} has certificates already; for other names make new ones in another folder")
-    for place, name in enumerate(members):
-        if not name or any(letter in name for letter in "/\\\0\"'\n") or name.startswith(".") or name.endswith(".pub"):
+    given = {path.stem: read_public_key(path) for path in public}
+    names = [*members, *(path.stem for path in public)]
+    for place, name in enumerate(names):
+        if not plain_name(name) or name.endswith(".pub"):
             raise ConfigError(f"--member: expected a plain name, found {name!r}")
-        if name in members[:place]:
+        if name in names[:place]:
             raise ConfigError(f"--member: {name!r} is named twice")
-    files = [folder / "members" / file for name in members for file in (name, f"{name}.pub")]
+    files = [folder / "members" / file for name in names for file in (name, f"{name}.pub")]
     files += [] if there else [folder / "server.crt", folder / "server.key"]
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} exists already; move it away to make a new one")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = [] if there else _server_files(folder, hosts or HERE)
-    return made + [path for name in members for path in _member_key(folder / "members", name)]
+    made += [path for name in members for path in make_node_key(folder / "members", name)]
+    if given:
+        (folder / "members").mkdir(exist_ok=True)
+    return made + [write_new(folder / "members" / f"{name}.pub", raw, 0o644) for name, raw in given.items()]
 
 
 def _server_files(folder: Path, hosts: Sequence[str]) -> list[Path]:
@@ -68,9 +76,9 @@ def _server_files(folder: Path, hosts: Sequence[str]) -> list[Path]:
     )
     pem = serialization.Encoding.PEM
     return [
-        _write(folder / "ca.crt", root.sign(authority, hashes.SHA256()).public_bytes(pem), 0o644),
-        _write(folder / "server.crt", leaf.sign(authority, hashes.SHA256()).public_bytes(pem), 0o644),
-        _write(folder / "server.key", private, 0o600),
+        write_new(folder / "ca.crt", root.sign(authority, hashes.SHA256()).public_bytes(pem), 0o644),
+        write_new(folder / "server.crt", leaf.sign(authority, hashes.SHA256()).public_bytes(pem), 0o644),
+        write_new(folder / "server.key", private, 0o600),
     ]
 
 
@@ -106,24 +114,3 @@ def _name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _member_key(folder: Path, name: str) -> list[Path]:
-    key = ec.generate_private_key(ec.SECP384R1())  # the curve Flower's node keys take
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    folder.mkdir(parents=True, exist_ok=True)
-    return [_write(folder / name, private, 0o600), _write(folder / f"{name}.pub", public + b"\n", 0o644)]
-
-
-def _write(path: Path, raw: bytes, mode: int) -> Path:
-    """Never over a file that is there: a lost key locks its owner out."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    except FileExistsError:
-        raise ConfigError(f"{path} exists already; move it away to make a new one") from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(raw)
-    return path

@@ -40,6 +40,7 @@ COMMANDS = [
     ("client", "audit"),
     ("client", "audit", "queue"),
     ("client", "audit", "log"),
+    ("client", "key"),
     ("client", "export-user"),
     ("client", "forget"),
     ("client", "passport"),
@@ -210,7 +211,7 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop", "--data", "nowhere"), "expected a folder with a domain's files at nowhere"),
         (("--domain", "shop", "--data", "d", "--members", "m", "--share-quality"), "--share-quality cannot go with"),
         (("--domain", "shop", "--data", "d", "--members", "m"), "--members needs --key"),
-        (("--domain", "shop", "--data", "d", "--members", "m", "--key", "k"), "expected node keys as python -m server"),
+        (("--domain", "shop", "--data", "d", "--members", "m", "--key", "k"), "expected node keys as python -m client key"),
         (("--domain", "shop", "recommend"), "recommend expects either --user ID or --history TITLES"),
         (("--domain", "shop", "recommend", "--user", "u1", "--history", "a"), "recommend expects either"),
         (("--domain", "shop", "recommend", "--history", " ; "), "--history expects titles"),
@@ -291,6 +292,20 @@ def write_domain(folder: Path, name: str) -> None:
 def test_a_scenario_refuses_what_it_does_not_know(words):
     line = misuse("simulations", "scenario", "same-kind", "--root", "x", *words)
     assert f"{words[0]}: expected" in line
+
+
+def test_a_domain_makes_its_own_key(tmp_path):
+    said = run("client", "--domain", "shop", "key").stdout
+    home = Path("var/client/shop")
+    assert said.startswith(f"{home}/shop: this domain's own")
+    assert (home / "shop").stat().st_mode & 0o077 == 0
+    assert run("server", "certs", "certs", "--public", home / "shop.pub").exit_code == 0
+    assert Path("certs/members/shop.pub").read_bytes() == (home / "shop.pub").read_bytes()
+    before = (home / "shop").read_bytes()
+    assert "exists already" in misuse("client", "--domain", "shop", "key")
+    assert (home / "shop").read_bytes() == before
+    assert "--domain" in misuse("client", "key")
+    assert "a name that a file can have" in misuse("client", "--domain", "a/b", "--home", "x", "key")
 
 
 def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):

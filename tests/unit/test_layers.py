@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("shared", "client", "server", "simulations")
+KEYS = {"shared/node_key.py"}
 SUMS = {"shared/secure_sum.py", "client/secure_sum.py", "server/secure_sum.py"}
 ONLY_IN = {
     "captum": {"shared/words.py"},
@@ -19,7 +20,7 @@ ONLY_IN = {
     "grpc": {"client/relay.py", "client/worker.py", "shared/grpc_door.py", "shared/proto/recommender_pb2_grpc.py"},
     "grpc_health": {"shared/grpc_door.py"},
     "grpc_reflection": {"shared/grpc_door.py"},
-    "cryptography": {"server/certs.py", "shared/passport.py", "client/passport.py", "client/chance.py", *SUMS},
+    "cryptography": {"server/certs.py", *KEYS, "shared/passport.py", "client/passport.py", "client/chance.py", *SUMS},
     "fastapi": {"shared/http.py", "client/http_safety.py", "client/http_api.py", "server/http_api.py"},
     "uvicorn": {"shared/http.py"},
     "usearch": {"shared/index.py"},

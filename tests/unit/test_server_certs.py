@@ -12,6 +12,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from server.certs import certificates_in, make_certificates
 from shared.errors import ConfigError
+from shared.node_key import make_node_key
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,35 @@ def test_a_strict_client_trusts_the_server_under_its_names(made, host):
     store = Store([certificate(made[0] / "ca.crt")])
     chain = PolicyBuilder().store(store).build_server_verifier(host).verify(certificate(made[0] / "server.crt"), [])
     assert len(chain) == 2
+
+
+def test_a_key_that_a_member_made_at_home_stays_there(tmp_path):
+    private, public = make_node_key(tmp_path / "home", "shop")
+    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    with pytest.raises(ConfigError, match="exists already"):
+        make_node_key(tmp_path / "home", "shop")
+    private.rename(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match=r"shop\.pub exists already"):  # none that does not fit it
+        make_node_key(tmp_path / "home", "shop")
+    assert not private.exists()
+    made = make_certificates(tmp_path / "certs", ["news"], [], [public])
+    assert made[-1] == tmp_path / "certs/members/shop.pub"
+    assert made[-1].read_bytes() == public.read_bytes()
+    assert not (tmp_path / "certs/members/shop").exists()
+    with pytest.raises(ConfigError, match="exists already"):
+        make_certificates(tmp_path / "certs", [], [], [public])
+    with pytest.raises(ConfigError, match="'shop' is named twice"):
+        make_certificates(tmp_path / "other", ["shop"], [], [public])
+    wrong = tmp_path / "wrong.pub"
+    for raw in (b"nonsense", ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(
+        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    )):  # fmt: skip
+        wrong.write_bytes(raw)
+        with pytest.raises(ConfigError, match=r"wrong\.pub: expected a"):
+            make_certificates(tmp_path / "other", [], [], [wrong])
+    with pytest.raises(ConfigError, match="found none"):
+        make_certificates(tmp_path / "other", [], [], [tmp_path / "missing.pub"])
+    assert not (tmp_path / "other").exists()
 
 
 def test_member_keys_are_openssh_keys_on_p384_and_pairs(made):
