@@ -3,22 +3,73 @@
 An answer that Flower does not ask for again (of a server that fails inside, as one may that goes down) ends its
 connection, or the thread that tells the server it is there. The process would stay, connected to nobody, beside its own
 HTTP server; only one that has ended can be started again.
+
+The server also hands out the app that answers its messages, and Flower runs whatever comes. It is run here only where
+it is the relay of this very version, file by file; else this process ends.
 """
 
+import io
 import os
 import sys
 import threading
+import tomllib
+import zipfile
+from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
 
 LOST = 1
+OURS = Path(__file__).resolve().parents[1]
+RELAY = "client.relay:app"
+FOREIGN = "the server sent another app than the relay of this version"
+MOST_APP = 2**24  # bytes of all files of an app
 
 
 def main() -> None:
     """Run it until it stops or has lost its connection."""
     threading.excepthook = _lost
+    # Where Flower looks into an app for the first time, before any of it is installed or run.
+    inside = import_module("flwr.supernode.start_client_internal")
+    inside.get_fused_config_from_fab = _checked(inside.get_fused_config_from_fab)  # type: ignore[attr-defined]
     (tool,) = entry_points(group="console_scripts", name="flower-supernode")
     tool.load()()  # a signal leaves it by SystemExit
     _leave()
+
+
+def foreign(app: bytes) -> str | None:
+    """What in an app, a zip file as Flower makes it, is not this version's; None where all is."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(app)) as files:
+            if sum(one.file_size for one in files.infolist()) > MOST_APP:
+                return f"it is larger than {MOST_APP} bytes"
+            held = {one.filename: files.read(one) for one in files.infolist() if not one.is_dir()}
+        about = tomllib.loads(held.pop("pyproject.toml").decode())
+        starts = about["tool"]["flwr"]["app"]["components"]["clientapp"]
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, NotImplementedError, RuntimeError) as error:
+        return f"it cannot be read ({type(error).__name__})"
+    if starts != RELAY:
+        return f"it starts {str(starts)[:60]!r}, not {RELAY!r}"
+    for name, raw in sorted(held.items()):
+        if name != ".info/CONTENT" and not _ours(name, raw):  # that lists the others
+            return f"{name[:80]!r} in it differs"
+    return None
+
+
+def _ours(name: str, raw: bytes) -> bool:
+    path = (OURS / name).resolve()
+    return path.is_relative_to(OURS) and path.suffix == ".py" and path.is_file() and path.read_bytes() == raw
+
+
+def _checked(plain: Callable[..., Any]) -> Callable[..., Any]:
+    def read(app: bytes, *others: Any) -> Any:
+        if reason := foreign(app):
+            print(f"{FOREIGN}: {reason}", flush=True)
+            _leave()
+        return plain(app, *others)
+
+    return read
 
 
 def _lost(thread: threading.ExceptHookArgs) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.secure_sum import Identity, SecureSum
+from client.supernode import FOREIGN
 from client.worker import Desk, Member, serving
 from shared.errors import ConfigError
 from shared.processes import flower_env, free_port, is_loopback, signals, spawn, stop
@@ -124,6 +125,9 @@ def _keep_connected(link: Link, socket: Path, desk: Desk, stopped: threading.Eve
             stop(node)
         if stopped.is_set() or (once and desk.finished.is_set()):
             return 0
+        if FOREIGN.encode() in link.log.read_bytes():
+            desk.say(f"{FOREIGN}, which is not run; both sides must have the same version; details in {link.log}")
+            return 1
         if admitted and once and GONE in link.log.read_bytes():
             desk.say(f"{link.superlink} went away before the run was over; start both again (server: --resume)")
             return 1

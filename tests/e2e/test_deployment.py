@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,8 +35,8 @@ class Federation:
         self.folder, self.port = folder, str(free_port())
         self.running: list[subprocess.Popen] = []
 
-    def start(self, label: str, *words: object) -> subprocess.Popen:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    def start(self, label: str, *words: object, root: Path = ROOT) -> subprocess.Popen:
+        environment = {**os.environ, "PYTHONPATH": str(root)}
         with (self.folder / f"{label}.out").open("wb") as out:
             command = [sys.executable, str(DRIVER), *map(str, words)]
             self.running.append(subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT))
@@ -125,6 +126,22 @@ def test_killed_and_resumed_run_equals_the_loop_in_process(federation):
         for name in NAMES:
             with np.load(federation.folder / name / "kept.npz") as kept:
                 np.testing.assert_array_equal(kept[key], value)
+
+
+def test_an_app_that_is_not_this_versions_is_not_run(federation):
+    """A server that would have its own code run beside the data."""
+    theirs = federation.folder / "theirs"
+    for part in ("server", "shared", "client"):
+        shutil.copytree(ROOT / part, theirs / part, ignore=shutil.ignore_patterns("__pycache__", "web"))
+    shutil.copy(ROOT / "pyproject.toml", theirs)
+    ran = federation.folder / "ran"
+    relay = theirs / "client" / "relay.py"
+    relay.write_text(f"open({str(ran)!r}, 'w').close()\n" + relay.read_text())
+    client = federation.client("video")
+    federation.start("server", "server", federation.folder / "run", federation.port, 1, 1, 60, root=theirs)
+    assert federation.ended("video", client, 120) == 1, federation.said("video")
+    assert "another app than the relay of this version, which is not run" in federation.said("video")
+    assert not ran.exists()
 
 
 def test_a_secure_sum_is_the_plain_one_and_no_single_update_reaches_the_server(federation):

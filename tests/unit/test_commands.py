@@ -211,7 +211,10 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop", "--data", "nowhere"), "expected a folder with a domain's files at nowhere"),
         (("--domain", "shop", "--data", "d", "--members", "m", "--share-quality"), "--share-quality cannot go with"),
         (("--domain", "shop", "--data", "d", "--members", "m"), "--members needs --key"),
-        (("--domain", "shop", "--data", "d", "--members", "m", "--key", "k"), "expected node keys as python -m client key"),
+        (
+            ("--domain", "shop", "--data", "d", "--members", "m", "--key", "k"),
+            "expected node keys as python -m client",
+        ),
         (("--domain", "shop", "recommend"), "recommend expects either --user ID or --history TITLES"),
         (("--domain", "shop", "recommend", "--user", "u1", "--history", "a"), "recommend expects either"),
         (("--domain", "shop", "recommend", "--history", " ; "), "--history expects titles"),

@@ -1,0 +1,73 @@
+"""Which apps of a server are run: this version's relay, file by file, and nothing else."""
+
+import io
+import warnings
+import zipfile
+from importlib import import_module
+
+import pytest
+from flwr.cli.build import build_fab_from_disk
+
+from client import supernode
+
+
+@pytest.fixture(scope="module")
+def app():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Flower's own
+        return build_fab_from_disk(supernode.OURS)
+
+
+def changed(app, **files):
+    """The same app with some files in place of, or beside, its own."""
+    with zipfile.ZipFile(io.BytesIO(app)) as plain:
+        held = {name: plain.read(name) for name in plain.namelist()}
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as again:
+        for name, raw in (held | files).items():
+            again.writestr(name, raw)
+    return made.getvalue()
+
+
+def test_the_relay_of_this_version_is_run(app):
+    assert supernode.foreign(app) is None
+    assert supernode.foreign(changed(app)) is None
+
+
+def test_any_other_file_is_not(app):
+    own = (supernode.OURS / "client" / "relay.py").read_bytes()
+    for name, raw in (
+        ("client/relay.py", own + b"\n"),
+        ("shared/wire.py", b"import os\n"),
+        ("client/rounds.py", b""),
+        ("sitecustomize.py", b""),
+        ("evil.so", b""),
+        ("../outside.py", b""),
+        ("README.md", (supernode.OURS / "README.md").read_bytes()),
+    ):
+        assert supernode.foreign(changed(app, **{name: raw})) == f"{name!r} in it differs"
+
+
+def test_nor_is_another_start_or_what_cannot_be_read(app, monkeypatch):
+    about = (supernode.OURS / "pyproject.toml").read_text()
+    other = about.replace('clientapp = "client.relay:app"', 'clientapp = "server.app:app"')
+    assert "starts 'server.app:app', not" in supernode.foreign(changed(app, **{"pyproject.toml": other.encode()}))
+    for raw in (b"", b"no zip", changed(app, **{"pyproject.toml": b"[tool]\nflwr = 3\n"}), app[:-200]):
+        assert "cannot be read" in supernode.foreign(raw)
+    monkeypatch.setattr(supernode, "MOST_APP", 1000)
+    assert "larger than" in supernode.foreign(app)
+
+
+def test_flower_asks_before_it_runs_anything(app, monkeypatch, capsys):
+    """The place that is watched is there in this release of Flower, and read before an app is stored."""
+    inside = import_module("flwr.supernode.start_client_internal")
+    code = inside._pull_and_store_message.__code__.co_names
+    assert code.index("get_fused_config_from_fab") < code.index("store_fab")
+    left = []
+    monkeypatch.setattr(supernode, "_leave", lambda: left.append(True))
+    read = supernode._checked(lambda app, run: (app, run))
+    assert read(app, "run") == (app, "run")
+    assert not left
+    read(b"no zip", "run")
+    assert left
+    assert supernode.FOREIGN in capsys.readouterr().out
