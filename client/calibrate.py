@@ -35,6 +35,10 @@ RARE = 2  # events of an item, at most
 UNSEEN = 0.5  # events that an item stands for that was never met
 CROWD = (10.0, 100.0)  # how many times as much an item's popularity may count as training left it
 EXTRA = (0.5, 1.0, 1.5, 2.0)  # what such an item may get besides
+AGAIN = (
+    0.05  # of validation targets that stand in their history, from which on items are asked to be their own neighbours
+)
+ITSELF = (1.0, 10.0, 100.0)  # the cosine of an item with itself, as far as it comes again
 CASES = 4000  # validation cases that the choice is made on, at most
 
 
@@ -48,6 +52,8 @@ def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Ten
     (``payload.COUNTED``); they take the place of the domain's own.
     """
     private.uncalibrate()
+    if private.neighbours is not None:
+        private.neighbours = corpus.neighbours  # a calibration before may have changed them
     popularity, usual = corpus.popularity, (*OWN, model.plan.recency)
     if counted and all(key in counted for key in COUNTED) and private.neighbours is not None:
         met, pairs = (counted[key] for key in COUNTED)
@@ -61,6 +67,7 @@ def calibrate(model: Recommender, corpus: Corpus, private: Private, counted: Ten
     if (more := _crowd(model, corpus, private)) > 1:
         private.lift += (more - 1) * (private.strength * private.bias).detach()
         _choose_near(model, corpus, private, usual)
+    _again(model, corpus, private, usual)
     unmet = torch.from_numpy(popularity == 0)
     if model.plan.expected_counts and private.near[0] > 0 and bool(unmet.any()):
         private.lift[unmet] += _extra(model, corpus, private, unmet)
@@ -97,6 +104,38 @@ def _choose_near(model: Recommender, corpus: Corpus, private: Private, usual: Ne
         if lead.mean() > SURE * lead.std() / math.sqrt(len(lead)):
             usual = best
         private.near.copy_(torch.tensor(usual if np.any(found[usual] != found[OFF]) else OFF))
+
+
+def _again(model: Recommender, corpus: Corpus, private: Private, usual: Near) -> None:
+    """Make items their own neighbours where many come again and that validates better beyond chance.
+
+    Training knows that something was met before; how lately, only this tells.
+    """
+    cases, plain = _some(corpus.split.valid), private.neighbours
+    if plain is None or _repeats(cases) < AGAIN:
+        return
+    kept, before = (plain, private.near.clone()), _each(model, corpus, cases, private)
+    best = before
+    for cosine in ITSELF:
+        private.neighbours = plain.with_itself(cosine)
+        _choose_near(model, corpus, private, usual)
+        found = _each(model, corpus, cases, private)
+        lead = found - before
+        if found.mean() > best.mean() and lead.mean() > SURE * lead.std() / math.sqrt(len(lead)):
+            kept, best = (private.neighbours, private.near.clone()), found
+    private.neighbours = kept[0]
+    private.near.copy_(kept[1])
+
+
+def _repeats(cases: Cases) -> float:
+    """Of the targets, those that stand in their own history."""
+    held = [np.isin(cases.targets.row(row), cases.histories.row(row)) for row in range(len(cases))]
+    return float(np.concatenate(held).mean()) if held else 0.0
+
+
+def _each(model: Recommender, corpus: Corpus, cases: Cases, private: Private) -> npt.NDArray[np.float64]:
+    """NDCG@10 of each case, (cases,)."""
+    return np.concatenate([_ndcg(part, scores) for part, scores in _scored(model, corpus, cases, private)])
 
 
 @torch.no_grad()

@@ -39,6 +39,12 @@ class Neighbours:
             1, self.rows[own].flatten(1).long(), (weights[..., None] * self.cosines[own]).flatten(1)
         )
 
+    def with_itself(self, cosine: float) -> "Neighbours":
+        """Each item its own neighbour too, in the place of the least: what was met lately comes again."""
+        rows, cosines = self.rows.clone(), self.cosines.clone()
+        rows[:, -1], cosines[:, -1] = torch.arange(len(self), dtype=rows.dtype), cosine
+        return Neighbours(rows, cosines)
+
     def met_with(self, items: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of one history (events,), of those items alone that it is not nothing for: (rows, likeness), both
         (found,), rows ascending."""

@@ -11,6 +11,7 @@ from client.evaluate import model_score, validate
 from client.splits import Histories
 from client.train import train
 from shared.model import Batch, positions_logits
+from shared.neighbours import Neighbours
 
 
 @pytest.fixture
@@ -218,6 +219,40 @@ def test_the_crowd_leads_where_validation_finds_it_first(bench, monkeypatch, str
     calibrate(model, chosen, private)
     more = private.lift - torch.from_numpy(calibrate_module.lift(corpus.popularity))
     torch.testing.assert_close(more, (wanted - 1) * (private.strength * private.bias).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_what_was_met_lately_comes_again_where_validation_says_so(bench):
+    model, corpus, private = bench
+    lists = [[user % 7, 7 + user % 11, 20 + user % 13] for user in range(60)]
+    rows = Histories.from_lists(lists)
+    users = np.arange(60, dtype=np.int32) % len(corpus.split.train)
+
+    def asked(targets):
+        valid = replace(corpus.split.valid, users=users, histories=rows, targets=Histories.from_lists(targets))
+        return replace(corpus, split=replace(corpus.split, valid=valid))
+
+    latest = asked([[history[-1]] for history in lists])  # the last of three: training's weight on repeats cannot tell
+    found = calibrate(model, latest, private)
+    own = torch.arange(len(corpus.space), dtype=private.neighbours.rows.dtype)
+    assert torch.equal(private.neighbours.rows[:, -1], own)
+    assert float(private.neighbours.cosines[0, -1]) in calibrate_module.ITSELF
+    assert found == pytest.approx(validate(model, latest, private))
+    assert found > 0.9
+    score = model_score(model, latest, latest.split.valid, private)(np.array([0]))[0]
+    assert score[lists[0][2]] > max(score[lists[0][0]], score[lists[0][1]])
+
+    seldom = asked([[(history[-1] + 1) % 40] for history in lists])
+    calibrate(model, seldom, private)  # anew: nothing of before stays
+    assert torch.equal(private.neighbours.rows, corpus.neighbours.rows)
+    assert torch.equal(private.neighbours.cosines, corpus.neighbours.cosines)
+
+
+def test_an_item_as_its_own_neighbour_by_hand():
+    plain = Neighbours(torch.tensor([[1, 2], [0, 2], [0, 1]]), torch.tensor([[0.5, 0.2], [0.5, 0.1], [0.2, 0.1]]))
+    found = plain.with_itself(10.0)
+    assert found.rows.tolist() == [[1, 0], [0, 1], [0, 2]]
+    torch.testing.assert_close(found.cosines, torch.tensor([[0.5, 10.0], [0.5, 10.0], [0.2, 10.0]]))
+    assert plain.rows.tolist() == [[1, 2], [0, 2], [0, 1]]
 
 
 def test_what_nobody_met_gets_it_and_nothing_else_does(bench, monkeypatch):
