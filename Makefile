@@ -44,4 +44,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv var build *.egg-info
+	rm -rf .venv var/cache build *.egg-info  # var/client holds ledgers, keys and models

@@ -1,6 +1,7 @@
 """``python -m client --domain video``: the data owner's side of a federation, and what it serves at home."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,6 +81,8 @@ def main(
     with settled():
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
+        if max_epsilon is not None and not 0 < max_epsilon < math.inf:
+            raise ConfigError(f"--max-epsilon: expected a number above 0, found {max_epsilon:g}")
         if not 0 < at_delta < 1:
             raise ConfigError(f"--at-delta: expected a probability between 0 and 1, found {at_delta:g}")
         if context.invoked_subcommand is not None:

@@ -15,7 +15,7 @@ from shared.errors import ConfigError
 from shared.node_key import make_node_key, plain_name, read_public_key, write_new
 
 DAYS = 365
-HERE = ("localhost", "127.0.0.1")
+HERE = ("localhost", "127.0.0.1")  # always: the server asks itself there
 
 
 def certificates_in(folder: Path) -> Certificates:
@@ -52,7 +52,7 @@ def make_certificates(
         if path.exists():
             raise ConfigError(f"{path} exists already; move it away to make a new one")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made = [] if there else _server_files(folder, hosts or HERE)
+    made = [] if there else _server_files(folder, [*hosts, *(host for host in HERE if host not in hosts)])
     made += [path for name in members for path in make_node_key(folder / "members", name)]
     if given:
         (folder / "members").mkdir(exist_ok=True)

@@ -311,6 +311,12 @@ def test_a_domain_makes_its_own_key(tmp_path):
     assert "a name that a file can have" in misuse("client", "--domain", "a/b", "--home", "x", "key")
 
 
+@pytest.mark.parametrize("limit", ["nan", "-1", "inf", "0"])
+def test_a_limit_that_holds_nothing_is_refused(limit):
+    line = misuse("client", "--domain", "shop", "--data", "d", "--max-epsilon", limit)
+    assert "--max-epsilon: expected a number above 0" in line
+
+
 def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):
     first = run("client", "--domain", "video", "budget")
     assert first.exit_code == 0
