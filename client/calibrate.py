@@ -35,9 +35,7 @@ RARE = 2  # events of an item, at most
 UNSEEN = 0.5  # events that an item stands for that was never met
 CROWD = (10.0, 100.0)  # how many times as much an item's popularity may count as training left it
 EXTRA = (0.5, 1.0, 1.5, 2.0)  # what such an item may get besides
-AGAIN = (
-    0.05  # of validation targets that stand in their history, from which on items are asked to be their own neighbours
-)
+AGAIN = 0.05  # of validation targets that stand in their own history: from there on how lately they did is asked
 ITSELF = (1.0, 10.0, 100.0)  # the cosine of an item with itself, as far as it comes again
 CASES = 4000  # validation cases that the choice is made on, at most
 

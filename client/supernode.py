@@ -45,9 +45,11 @@ def foreign(app: bytes) -> str | None:
             if sum(one.file_size for one in files.infolist()) > MOST_APP:
                 return f"it is larger than {MOST_APP} bytes"
             held = {one.filename: files.read(one) for one in files.infolist() if not one.is_dir()}
+            if len(held) < sum(not one.is_dir() for one in files.infolist()):
+                return "it holds a file twice"
         about = tomllib.loads(held.pop("pyproject.toml").decode())
         starts = about["tool"]["flwr"]["app"]["components"]["clientapp"]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, OSError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # whatever a stranger's bytes make of a parser: they are not run
         return f"it cannot be read ({type(error).__name__})"
     if starts != RELAY:
         return f"it starts {str(starts)[:60]!r}, not {RELAY!r}"

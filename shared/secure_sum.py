@@ -82,10 +82,11 @@ class Circle:
 
 
 def quorum(count: int) -> int:
-    """So many of ``count`` that a third may be gone, and that a server with fewer than a third on its side is held.
+    """So many of ``count`` that a third may be gone, and that fewer than a third do not open both secrets of a member.
 
     Who is honest gives one kind of share of each member, who is not gives both: for both secrets of a member a server
-    with m on its side needs count + m >= 2 x this, which is more than count / 3.
+    with m on its side needs count + m >= 2 x this, which is more than count / 3. What it can do by telling each member
+    of others that they are gone is not bounded by this: members would have to compare what they were told.
     """
     return max(FEWEST, count - count // 3)
 

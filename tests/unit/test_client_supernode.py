@@ -54,6 +54,11 @@ def test_nor_is_another_start_or_what_cannot_be_read(app, monkeypatch):
     assert "starts 'server.app:app', not" in supernode.foreign(changed(app, **{"pyproject.toml": other.encode()}))
     for raw in (b"", b"no zip", changed(app, **{"pyproject.toml": b"[tool]\nflwr = 3\n"}), app[:-200]):
         assert "cannot be read" in supernode.foreign(raw)
+    twice = io.BytesIO(app)
+    with warnings.catch_warnings(), zipfile.ZipFile(twice, "a") as again:
+        warnings.simplefilter("ignore")  # of the library itself: that is what is done here
+        again.writestr("client/relay.py", (supernode.OURS / "client" / "relay.py").read_bytes())
+    assert supernode.foreign(twice.getvalue()) == "it holds a file twice"
     monkeypatch.setattr(supernode, "MOST_APP", 1000)
     assert "larger than" in supernode.foreign(app)
 
