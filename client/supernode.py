@@ -4,6 +4,10 @@ An answer that Flower does not ask for again (of a server that fails inside, as 
 connection, or the thread that tells the server it is there. The process would stay, connected to nobody, beside its own
 HTTP server; only one that has ended can be started again.
 
+It looks for answers to send only after a message came, and sends what it finds first. A message of a run that ended
+while it was read leaves an answer too many, and each later one would wait for the message after it: here answers that
+lie ready are also sent when no message came.
+
 The server also hands out the app that answers its messages, and Flower runs whatever comes. It is run here only where
 it is the relay of this very version, file by file; else this process ends.
 """
@@ -25,6 +29,7 @@ OURS = Path(__file__).resolve().parents[1]
 RELAY = "client.relay:app"
 FOREIGN = "the server sent another app than the relay of this version"
 MOST_APP = 2**24  # bytes of all files of an app
+ANY_RUN = 0  # in place of a run's number, which Flower only compares with None
 
 
 def main() -> None:
@@ -33,6 +38,7 @@ def main() -> None:
     # Where Flower looks into an app for the first time, before any of it is installed or run.
     inside = import_module("flwr.supernode.start_client_internal")
     inside.get_fused_config_from_fab = _checked(inside.get_fused_config_from_fab)  # type: ignore[attr-defined]
+    inside._pull_and_store_message = pulling(inside._pull_and_store_message)  # type: ignore[attr-defined]
     (tool,) = entry_points(group="console_scripts", name="flower-supernode")
     tool.load()()  # a signal leaves it by SystemExit
     _leave()
@@ -72,6 +78,22 @@ def _checked(plain: Callable[..., Any]) -> Callable[..., Any]:
         return plain(app, *others)
 
     return read
+
+
+def pulling(plain: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Flower's pull of a message (None: none came), which also asks for a push where answers lie ready."""
+
+    def pull(*, state: Any, **others: Any) -> int | None:
+        run = plain(state=state, **others)
+        return ANY_RUN if run is None and _owes(state) else run
+
+    return pull
+
+
+def _owes(state: Any) -> bool:
+    with state.lock_msg_store:
+        entries = list(state.msg_store.values())
+    return any(entry.message.metadata.reply_to_message_id and not entry.is_retrieved for entry in entries)
 
 
 def _lost(thread: threading.ExceptHookArgs) -> None:

@@ -4,9 +4,12 @@ import io
 import warnings
 import zipfile
 from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
 from flwr.cli.build import build_fab_from_disk
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from client import supernode
 
@@ -76,3 +79,26 @@ def test_flower_asks_before_it_runs_anything(app, monkeypatch, capsys):
     read(b"no zip", "run")
     assert left
     assert supernode.FOREIGN in capsys.readouterr().out
+
+
+def test_an_answer_left_behind_by_a_run_that_ended_does_not_hold_up_the_next():
+    """A run ends while its message is read: its answer, sent first, must not leave the next one waiting."""
+    inside = import_module("flwr.supernode.start_client_internal")
+    state = InMemoryNodeState(ObjectStoreFactory().store())
+
+    pulled = supernode.pulling(inside._pull_and_store_message)
+
+    def pull():
+        nothing = dict.fromkeys(("get_run", "get_fab", "pull_object", "confirm_message_received", "trusted_entities"))
+        return pulled(state=state, object_store=None, node_config={}, receive=lambda: None, **nothing)
+
+    def message(name, reply_to=""):
+        return SimpleNamespace(metadata=SimpleNamespace(message_id=name, reply_to_message_id=reply_to, run_id=7))
+
+    assert pull() is None
+    state.store_message(message("task"))
+    assert pull() is None  # nothing to send yet
+    state.store_message(reply := message("reply", "task"))
+    assert pull() is not None
+    assert state.get_messages_legacy(is_reply=True) == [reply]  # looking took nothing away
+    assert pull() is None
