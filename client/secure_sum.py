@@ -5,12 +5,12 @@ What may go wrong ends the sum, never the secrecy: every refusal here is one tha
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -22,6 +22,7 @@ from shared.payload import AdapterUpdate
 from shared.secure_sum import (
     FEWEST,
     Announcement,
+    Attendance,
     Circle,
     Ring,
     agree,
@@ -32,6 +33,8 @@ from shared.secure_sum import (
     quorum,
     seal,
     shares_of,
+    sign,
+    signed,
     to_ring,
     unseal,
 )
@@ -84,6 +87,7 @@ class Attempt:
     due: str = payload.DEAL  # the only step that is answered now
     circle: Circle | None = None  # from DEAL on
     held: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)  # by dealer: shares of its seed, of its key
+    told: Attendance | None = None  # from ATTEND on
 
 
 class SecureSum:
@@ -93,6 +97,11 @@ class SecureSum:
         """``sums`` is where it stands who was in which sum; None remembers nothing (simulations)."""
         self.identity, self.sums = identity, sums
         self.attempt: Attempt | None = None
+
+    @property
+    def need(self) -> int:
+        """How many of all that are known must take part, and have been told the same."""
+        return quorum(len(self.identity.members))
 
     def announce(self, update: AdapterUpdate, cap: float, task: str, key: str = "") -> bytes:
         """Keep the update for the sum and answer with fresh keys. ``cap`` is the most that a domain may weigh.
@@ -106,14 +115,13 @@ class SecureSum:
         masking, sealing = X25519PrivateKey.generate(), X25519PrivateKey.generate()
         keys = (masking.public_key().public_bytes_raw(), sealing.public_key().public_bytes_raw())
         plain = Announcement(self.identity.name, task, *keys)
-        signature = self.identity.key.sign(plain.statement(), ec.ECDSA(hashes.SHA256()))
-        own = Announcement(self.identity.name, task, *keys, signature)
+        own = replace(plain, signature=sign(self.identity.key, plain.statement()))
         self.attempt = Attempt(key, own, numbers, masking, sealing)
         return payload.announced(own)
 
     def answer(self, raw: bytes) -> bytes:
         """The next step of the sum. Raises PayloadError on what an honest server would not ask."""
-        kind, head, _ = payload.unpack(raw, payload.DEAL, payload.MASK, payload.OPEN)
+        kind, head, _ = payload.unpack(raw, payload.DEAL, payload.MASK, payload.ATTEND, payload.OPEN)
         attempt = self.attempt
         if attempt is None or attempt.due != kind:
             due = "a task to train" if attempt is None else repr(attempt.due)
@@ -122,13 +130,15 @@ class SecureSum:
             return self._deal(attempt, payload.members_from(head))
         if kind == payload.MASK:
             return self._mask(attempt, payload.table_from(head, "pairs"))
-        return self._open(attempt, payload.names_from(head, "there"), payload.names_from(head, "gone"))
+        if kind == payload.ATTEND:
+            return self._attend(attempt, payload.attendance_from(head))
+        return self._open(attempt, payload.table_from(head, "signatures"))
 
     def _deal(self, attempt: Attempt, members: list[Announcement]) -> bytes:
         """A sealed pair of shares for each peer, once everybody's keys have proved to be theirs."""
         for one in members:
             key = self.identity.members.get(one.name)
-            if key is None or not one.signed_by(key):
+            if key is None or not signed(one.signature, one.statement(), key):
                 raise PayloadError(
                     f"the keys shown as {one.name!r}'s are not signed by its node key: somebody swapped them, or "
                     "--members holds another key; compare with its owner before going on"
@@ -142,9 +152,9 @@ class SecureSum:
         if within.members.get(self.identity.name) != attempt.own:
             raise PayloadError("our own keys are not among the members of the secure sum; begin the round again")
         known = len(self.identity.members)
-        if len(within.members) < quorum(known):  # a server that chooses who is there could choose its own people
+        if len(within.members) < self.need:  # a server that chooses who is there could choose its own people
             raise PayloadError(
-                f"{len(within.members)} of the {known} domains in --members take part in this sum, {quorum(known)} are "
+                f"{len(within.members)} of the {known} domains in --members take part in this sum, {self.need} are "
                 "needed; wait for the others, or leave the keys of who is not in this federation out of the folder"
             )
         attempt.circle, attempt.due = within, payload.MASK
@@ -165,29 +175,57 @@ class SecureSum:
         assert within is not None  # DEAL came before
         if unknown := sorted(pairs.keys() - set(within.peers(name))):
             raise PayloadError(f"{unknown[0][:60]!r} is no peer of {name!r} in this secure sum")
-        if len(pairs) + 1 < within.threshold(name):
-            raise PayloadError(f"{len(pairs) + 1} members dealt shares, {within.threshold(name)} are needed")
+        everybody = len(within.peers(name)) + 1 == len(within.members)
+        need = self.need if everybody else within.threshold(name)
+        if len(pairs) + 1 < need:
+            raise PayloadError(f"{len(pairs) + 1} members dealt shares, {need} are needed")
         for peer, sealed in pairs.items():
             both = unseal(self._channel(attempt, within, peer, name), sealed)
             attempt.held[peer] = (both[: len(both) // 2], both[len(both) // 2 :])
-        attempt.due = payload.OPEN
+        attempt.due = payload.ATTEND
         total = attempt.numbers + mask(attempt.seed, len(attempt.numbers))
         for peer in pairs:
             total = total + pair_mask(attempt.masking, name, within.members[peer], within, len(total))
         return payload.masked(total)
 
-    def _open(self, attempt: Attempt, there: frozenset[str], gone: frozenset[str]) -> bytes:
-        """A share of one secret of each dealer: never of both. This ends the attempt."""
+    def _attend(self, attempt: Attempt, told: Attendance) -> bytes:
+        """A signature under who is there and who is gone; with those of others it proves what they were told."""
         within, name = attempt.circle, self.identity.name
         assert within is not None
-        if there & gone or there | gone != attempt.held.keys() or name not in there:
+        near = told.among({name, *within.peers(name)})
+        unknown = (told.there | told.gone) - within.members.keys()
+        if unknown or told.there & told.gone or near.there | near.gone != attempt.held.keys() or name not in near.there:
             raise PayloadError("who is there and who is gone does not fit who dealt; begin the round again")
-        if len(there) < within.threshold(name):
-            raise PayloadError(f"{len(there)} members are there, {within.threshold(name)} are needed")
-        self._remember(attempt, there)
+        if len(told.there) < self.need:
+            raise PayloadError(f"{len(told.there)} members are there, {self.need} are needed")
+        attempt.told, attempt.due = told, payload.OPEN
+        return payload.attended(sign(self.identity.key, told.statement(within)))
+
+    def _open(self, attempt: Attempt, signatures: dict[str, bytes]) -> bytes:
+        """A share of one secret of each dealer, never of both, once enough were told the same. This ends the attempt.
+
+        The consistency check of Bonawitz et al. (2017), Figure 4, round 3; one signature that does not hold spoils
+        nothing, or each member could end every round.
+        """
+        within, told = attempt.circle, attempt.told
+        assert within is not None
+        assert told is not None  # ATTEND came before
+        statement = told.statement(within)
+        same = [
+            name
+            for name, signature in signatures.items()
+            if name in told.there and signed(signature, statement, self.identity.members[name])
+        ]
+        if len(same) < self.need:
+            raise PayloadError(
+                f"{len(same)} members signed what {self.identity.name!r} was told of who is there, {self.need} are "
+                "needed: others are gone, or were told something else; begin the round again"
+            )
+        self._remember(attempt, told.there)
         self.attempt = None
-        seeds = {one: attempt.held[one][0] for one in there}
-        keys = {one: attempt.held[one][1] for one in gone}
+        near = told.among(attempt.held)
+        seeds = {one: attempt.held[one][0] for one in near.there}
+        keys = {one: attempt.held[one][1] for one in near.gone}
         return payload.blobs(payload.OPENED, seeds=seeds, keys=keys)
 
     def _remember(self, attempt: Attempt, there: frozenset[str]) -> None:

@@ -16,6 +16,7 @@ from shared.payload import AdapterUpdate, Task, Tensors, task_to_bytes
 from shared.secure_sum import (
     FEWEST,
     Announcement,
+    Attendance,
     Circle,
     Floats,
     Ring,
@@ -67,10 +68,10 @@ class _Sum:
         within = self._announced(nodes)
         dealt = self._dealt(within)
         masked = self._masked(within, dealt)
-        there, gone = sorted(masked), sorted(dealt.keys() - masked.keys())
-        seeds, keys = self._opened(within, there, gone)
+        who = Attendance(frozenset(masked), frozenset(dealt.keys() - masked.keys()))
+        seeds, keys = self._opened(who, self._attended(who))
         total = np.sum(list(masked.values()), axis=0, dtype=np.uint64)
-        return self._mean(from_ring(total - left_masks(within, seeds, keys, self.count)), there)
+        return self._mean(from_ring(total - left_masks(within, seeds, keys, self.count)), sorted(masked))
 
     def _announced(self, nodes: Sequence[int]) -> Circle:
         if len(nodes) < FEWEST:  # said before anybody trains, which may cost some of a budget
@@ -112,22 +113,23 @@ class _Sum:
             requests[name] = payload.blobs(payload.MASK, pairs=pairs)
         return self._step(requests, lambda name, raw: payload.numbers_from(raw, self.count))
 
-    def _opened(self, within: Circle, there: Sequence[str], gone: Sequence[str]) -> tuple[Shares, Shares]:
+    def _attended(self, who: Attendance) -> dict[str, bytes]:
+        """Signatures under who is there and gone, by member: they show each other that all were told the same."""
+        return self._step(
+            dict.fromkeys(sorted(who.there), payload.attend(who)), lambda _, raw: payload.signature_from(raw)
+        )
+
+    def _opened(self, who: Attendance, signatures: Mapping[str, bytes]) -> tuple[Shares, Shares]:
         """Shares of the seeds of those who are there, and of the keys of those who are gone."""
-        requests = {}
-        for name in there:
-            near = {name, *within.peers(name)}
-            requests[name] = payload.attendance(
-                [one for one in there if one in near], [one for one in gone if one in near]
-            )
+        request = payload.blobs(payload.OPEN, signatures=signatures)
 
         def read(name: str, raw: bytes) -> tuple[dict[str, bytes], dict[str, bytes]]:
             _, head, _ = payload.unpack(raw, payload.OPENED)
             return payload.table_from(head, "seeds"), payload.table_from(head, "keys")
 
-        came = self._step(requests, read).values()
-        seeds = {name: [table[name] for table, _ in came if name in table] for name in there}
-        keys = {name: [table[name] for _, table in came if name in table] for name in gone}
+        came = self._step(dict.fromkeys(signatures, request), read).values()
+        seeds = {name: [table[name] for table, _ in came if name in table] for name in who.there}
+        keys = {name: [table[name] for _, table in came if name in table] for name in who.gone}
         return seeds, keys
 
     def _mean(self, total: Floats, there: Sequence[str]) -> AdapterUpdate:

@@ -4,8 +4,10 @@ server -> member          member -> server
 a task to train           ANNOUNCED  its keys, signed; the update stays
 DEAL   everybody's keys   DEALT      a sealed pair of shares for each peer
 MASK   the pairs for it   MASKED     its update under all masks
-OPEN   who is there,      OPENED     a share for each peer: of its own mask if it is there,
-       who is gone                   of its masks with others if it is gone
+ATTEND who is there,      ATTENDED   its signature under that
+       who is gone
+OPEN   all signatures     OPENED     a share for each peer: of its own mask if it is there,
+                                     of its masks with others if it is gone
 """
 
 import base64
@@ -18,17 +20,19 @@ import numpy as np
 
 from shared.errors import PayloadError
 from shared.payload import MAX_BYTES, MAX_NAME
-from shared.secure_sum import Announcement, Ring
+from shared.secure_sum import Announcement, Attendance, Ring
 
 MAGIC = b"isthmus-sum/1\n"  # read as the length that a task begins with it would be far beyond a task's limit
 MAX_HEAD = 4 * 2**20
 DIGEST = 64  # letters of a SHA-256
-ANNOUNCED, DEAL, DEALT, MASK, MASKED, OPEN, OPENED = (
+ANNOUNCED, DEAL, DEALT, MASK, MASKED, ATTEND, ATTENDED, OPEN, OPENED = (
     "announced",
     "deal",
     "dealt",
     "mask",
     "masked",
+    "attend",
+    "attended",
     "open",
     "opened",
 )
@@ -81,7 +85,7 @@ def members_from(head: Head) -> list[Announcement]:
 
 
 def blobs(kind: str, **tables: Mapping[str, bytes]) -> bytes:
-    """Tables of bytes by member: sealed pairs, or shares."""
+    """Tables of bytes by member: sealed pairs, signatures, or shares."""
     return pack(kind, {key: {name: _text(value) for name, value in table.items()} for key, table in tables.items()})
 
 
@@ -92,15 +96,20 @@ def table_from(head: Head, key: str) -> dict[str, bytes]:
     return {name: _bytes(value) for name, value in table.items()}
 
 
-def attendance(there: Sequence[str], gone: Sequence[str]) -> bytes:
-    return pack(OPEN, {"there": list(there), "gone": list(gone)})
+def attend(told: Attendance) -> bytes:
+    return pack(ATTEND, {"there": sorted(told.there), "gone": sorted(told.gone)})
 
 
-def names_from(head: Head, key: str) -> frozenset[str]:
-    names = head.get(key)
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise PayloadError(f"expected names of members as {key!r}, found something else; {OTHER}")
-    return frozenset(names)
+def attendance_from(head: Head) -> Attendance:
+    return Attendance(_names(head, "there"), _names(head, "gone"))
+
+
+def attended(signature: bytes) -> bytes:
+    return pack(ATTENDED, {"signature": _text(signature)})
+
+
+def signature_from(raw: bytes) -> bytes:
+    return _bytes(unpack(raw, ATTENDED)[1].get("signature"))
 
 
 def masked(numbers: Ring) -> bytes:
@@ -113,6 +122,13 @@ def numbers_from(raw: bytes, count: int) -> Ring:
     if len(body) != 8 * count:
         raise PayloadError(f"expected {count} masked numbers, found {len(body) / 8:g}; both sides must run one plan")
     return np.frombuffer(body, "<u8").astype(np.uint64, copy=False)
+
+
+def _names(head: Head, key: str) -> frozenset[str]:
+    names = head.get(key)
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise PayloadError(f"expected names of members as {key!r}, found something else; {OTHER}")
+    return frozenset(names)
 
 
 def _announcement(one: Announcement) -> Head:

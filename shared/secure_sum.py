@@ -3,13 +3,14 @@
 Secure aggregation as in Bonawitz et al. (2017) on a sparse graph (Bell et al. 2020, SecAgg+). Each member adds to its
 numbers a mask of its own and one for each of its peers, which the peer takes away. Shares of the keys let the others
 take a mask out of the sum when the member behind it is gone: of a member that answered only its own mask, of one that
-did not only those it has with its peers, so that what a single member sent stays covered.
+did not only those it has with its peers, so that what a single member sent stays covered. Before they give any share,
+members sign who the server says is there and gone, and go on with what two thirds of them were told.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +53,6 @@ class Announcement:
         words = [self.name, self.task, self.masking.hex(), self.sealing.hex()]
         return b"isthmus secure sum 2\0" + json.dumps(words).encode()
 
-    def signed_by(self, key: ec.EllipticCurvePublicKey) -> bool:
-        try:
-            key.verify(self.signature, self.statement(), ec.ECDSA(hashes.SHA256()))
-        except InvalidSignature:
-            return False
-        return True
-
 
 @dataclass(frozen=True)
 class Circle:
@@ -81,12 +75,41 @@ class Circle:
         return quorum(len(self.peers(name)) + 1)
 
 
-def quorum(count: int) -> int:
-    """So many of ``count`` that a third may be gone, and that fewer than a third do not open both secrets of a member.
+@dataclass(frozen=True)
+class Attendance:
+    """Who has sent its numbers, and who dealt shares and has not: what the server tells all members of a circle."""
 
-    Who is honest gives one kind of share of each member, who is not gives both: for both secrets of a member a server
-    with m on its side needs count + m >= 2 x this, which is more than count / 3. What it can do by telling each member
-    of others that they are gone is not bounded by this: members would have to compare what they were told.
+    there: frozenset[str]
+    gone: frozenset[str]
+
+    def statement(self, within: Circle) -> bytes:
+        """What is signed."""
+        words = [within.digest.hex(), sorted(self.there), sorted(self.gone)]
+        return b"isthmus secure sum, who is there 1\0" + json.dumps(words).encode()
+
+    def among(self, names: Collection[str]) -> "Attendance":
+        """Of these alone."""
+        return Attendance(self.there.intersection(names), self.gone.intersection(names))
+
+
+def sign(key: ec.EllipticCurvePrivateKey, statement: bytes) -> bytes:
+    return key.sign(statement, ec.ECDSA(hashes.SHA256()))
+
+
+def signed(signature: bytes, statement: bytes, key: ec.EllipticCurvePublicKey) -> bool:
+    try:
+        key.verify(signature, statement, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def quorum(count: int) -> int:
+    """So many of ``count`` that a third may be gone, and that any two such groups share more than all but a third.
+
+    With m < count / 3 on its side, a server finds no two attendances that so many signed (2 x this - count > m), and
+    no member whose masks are shared with nobody honest of those who signed: what opens is the sum of all who are
+    honest and there, none of them alone.
     """
     return max(FEWEST, count - count // 3)
 

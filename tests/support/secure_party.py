@@ -12,7 +12,7 @@ from shared.plan import FederationPlan, Plan
 from shared.secure_payload import is_secure
 from shared.secure_sum import task_digest
 
-STEPS = ("announce", "deal", "mask", "open")
+STEPS = ("announce", "deal", "mask", "attend", "open")
 CAP = 4096.0
 PLAN = Plan(federation=FederationPlan(secure=True, weight_cap=CAP))
 ADAPTER = {
