@@ -29,6 +29,7 @@ from shared.console import (
 )
 from shared.errors import ConfigError
 from shared.plan import PROTOCOLS
+from shared.whole import plain_name
 
 app = typer.Typer(
     add_completion=False,
@@ -81,6 +82,8 @@ def main(
     with settled():
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
+        if domain is not None and not plain_name(domain):
+            raise ConfigError(f"--domain: expected a name that a file can have, found {domain[:80]!r}")
         if max_epsilon is not None and not 0 < max_epsilon < math.inf:
             raise ConfigError(f"--max-epsilon: expected a number above 0, found {max_epsilon:g}")
         if not 0 < at_delta < 1:
@@ -279,18 +282,19 @@ def status(
 ) -> None:
     """Print the results of the last finished run at home, and the privacy spent, as JSON."""
     with settled():
-        from client.store import Home
+        from client.store import AGAIN, Home, load
         from shared.accounting import epsilon, finite, sentence
         from shared.ledger import read_events
+        from shared.whole import read_json
 
         home = Home(finished(context.obj, run))
         if not home.result.is_file():
             raise ConfigError(
                 f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run"
             )
-        result: dict[str, Any] = json.loads(home.result.read_text(encoding="utf-8"))
+        result: dict[str, Any] = read_json(home.result, AGAIN)
         if events := read_events(home.ledger):
-            delta = json.loads(home.about.read_text(encoding="utf-8"))["plan"]["privacy"]["delta"]
+            delta = load(home).plan.privacy.delta
             spent = epsilon(events, delta)
             result["privacy"] = {"epsilon": finite(spent), "delta": delta, "in words": sentence(spent, delta)}
         typer.echo(json.dumps(result, indent=2))
@@ -377,11 +381,11 @@ def make_key(
 ) -> None:
     """Make this domain's node key: DOMAIN, which never leaves this machine, and DOMAIN.pub, for everybody."""
     with settled():
-        from shared.node_key import make_node_key, plain_name
+        from shared.node_key import make_node_key
 
         given = context.obj
-        if not plain_name(given["domain"] or ""):
-            raise ConfigError(UNNAMED if not given["domain"] else "--domain: expected a name that a file can have")
+        if not given["domain"]:
+            raise ConfigError(UNNAMED)
         private, public = make_node_key(out or given["home"], given["domain"])
         typer.echo(f"{private}: this domain's own, for --key; keep it to yourself")
         typer.echo(f"{public}: give it to the server (certs --public) and to every member (--members)")

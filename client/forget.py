@@ -1,6 +1,5 @@
 """One user: all that the domain holds of them, and taking it away. What was stopped, the next time finishes."""
 
-import json
 import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -18,12 +17,13 @@ from client.pseudonyms import FORGOTTEN, SHOWN, pseudonym
 from client.shown import ShownLog
 from client.store import Home, change_private, load, write_json, write_lines
 from shared.catalog import BEHAVIOURS
-from shared.errors import ConfigError, DataError, UnknownError
+from shared.errors import ConfigError, UnknownError
 from shared.ledger import TokenRelease, append_line, read_events, reserved
 from shared.tables import drop_rows, read_table
-from shared.whole import sweep
+from shared.whole import read_json, read_lines, sweep
 
 USER_COLUMNS = ("user_id", "source_id", "target_id")
+UNFINISHED = "remove it to begin the forgetting again"
 USER_TABLE = "user.weight"  # among private parameters: a row for each user
 STAYS = (
     "What was learnt from many users at once stays until the next training, which leaves this one out: item biases and "
@@ -63,7 +63,7 @@ def export_user(home: Home, user: str, data: Path | None = None) -> dict[str, An
     catalog, row, gone = domain.catalog, _row(domain, user), _gone(home, user) in read_forgotten(home)
     feedback = [entry for entry in entries if isinstance(entry, Feedback) and entry.user == user]
     shown = [r.body for r in ShownLog(home.shown).records() if r.body is not None and r.body.get("user") == shown_as]
-    consents = [one for one in _consents(home) if one.get("user") == who]
+    consents = [one for one in read_lines(home.consents) if one.get("user") == who]
     cells = _cells(domain, user) if row is not None or not gone else []  # also of who is in the files beside alone
     if row is None and not (feedback or shown or consents or cells):
         raise UnknownError(f"domain {domain.name} knows no such user; check the id")
@@ -132,7 +132,7 @@ def _gone(home: Home, user: str) -> Gone:
 
 
 def _check_unfinished(home: Home, gone: Gone) -> None:
-    if home.forgetting.exists() and json.loads(home.forgetting.read_text(encoding="utf-8"))["who"] != gone.who:
+    if home.forgetting.exists() and read_json(home.forgetting, UNFINISHED)["who"] != gone.who:
         raise ConfigError("a forgetting of another user was stopped in the middle; finish that one first")
 
 
@@ -143,7 +143,7 @@ def _drop_rounds(home: Home) -> None:
 
 def _residuals(home: Home, row: int | None) -> bool:
     """The user's row of every private file: to zero, and out of it where others move up. Whether there was one."""
-    marked = json.loads(home.forgetting.read_text(encoding="utf-8")) if home.forgetting.exists() else None
+    marked = read_json(home.forgetting, UNFINISHED) if home.forgetting.exists() else None
     found = marked is not None
 
     def zero(tensors: dict[str, torch.Tensor]) -> None:
@@ -176,7 +176,7 @@ def _passports(home: Home, user: str) -> int:
     """Drop the consents, how many; the ledger keeps what was spent, under a name that is nobody's."""
     who = pseudonym(home, user)
     with reserved(home.ledger):
-        consents = _consents(home)
+        consents = read_lines(home.consents)
         kept = [one for one in consents if one.get("user") != who]
         if len(kept) < len(consents):
             write_lines(home.consents, kept)
@@ -191,22 +191,12 @@ def _nobodys(event: Any, who: str) -> dict[str, Any]:
     return asdict(replace(event, user=token_hex(32)) if mine else event)
 
 
-def _consents(home: Home) -> list[dict[str, Any]]:
-    if not home.consents.exists():
-        return []
-    raw = home.consents.read_bytes()
-    try:
-        return [json.loads(line) for line in raw[: raw.rfind(b"\n") + 1].splitlines()]
-    except ValueError:
-        raise DataError(f"{home.consents} is damaged; restore it from a backup") from None
-
-
 def _named(home: Home, user: str, journal: Journal) -> bool:
     """Whether the journal, a consent or the log of what was shown knows them."""
     who, shown_as = pseudonym(home, user), pseudonym(home, user, SHOWN)
     return (
         any(isinstance(entry, Event | Feedback) and entry.user == user for entry in journal.entries)
-        or any(one.get("user") == who for one in _consents(home))
+        or any(one.get("user") == who for one in read_lines(home.consents))
         or any(r.body is not None and r.body.get("user") == shown_as for r in ShownLog(home.shown).records())
     )
 

@@ -4,7 +4,6 @@ One line for each in ``forgotten.jsonl`` at home, hashed under the home's key. E
 count: who comes back is a new user.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from client.journal import Entry
 from client.pseudonyms import FORGOTTEN, pseudonyms
 from client.store import Home
 from shared.errors import DataError
+from shared.whole import read_lines
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,10 @@ class Gone:
 
 def read_forgotten(home: Home) -> list[Gone]:
     """Raises DataError when the file is damaged: who was forgotten must not come back by a slip."""
-    if not home.forgotten.exists():
-        return []
-    raw = home.forgotten.read_bytes()
-    found = []
-    for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].splitlines(), 1):
-        try:
-            about = json.loads(line)
-            found.append(Gone(str(about["who"]), str(about["shown"])))
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{home.forgotten}, line {number}: expected two hashes; restore it from a backup") from None
-    return found
+    try:
+        return [Gone(str(one["who"]), str(one["shown"])) for one in read_lines(home.forgotten)]
+    except KeyError:
+        raise DataError(f"{home.forgotten}: expected two hashes in each line; restore it from a backup") from None
 
 
 def read_at_home(home: Home, folder: Path, name: str | None, entries: Sequence[Entry]) -> Domain:

@@ -1,5 +1,6 @@
 """``python -m client --domain video passport ...``: a code book for all, a passport for one user; and taking one."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,7 @@ def book(
         from client.store import Home
         from shared.catalog import read_catalog
 
+        check_new_file(out, "--out")
         more = [read_catalog(folder)[0] for folder in catalogue or []]
         serving = open_serving(Home(finished(context.obj, run)), context.obj["cache"], context.obj["data"])
         cache = context.obj["cache"]  # each catalogue apart: its states are there already where it was read before
@@ -67,6 +69,7 @@ def issue(
         from shared.passport import read_book
 
         public = read_book(code_book)
+        check_new_file(out, "--out")  # before anything is spent
         home = Home(finished(context.obj, run))
         serving = open_serving(home, context.obj["cache"], context.obj["data"])
         request = Request(user, epsilon, consent, codes, mechanism)
@@ -74,6 +77,15 @@ def issue(
         token = give(home, serving.domain, serving.space(), serving.plan, public, serving.kept.base, request, limits)
         out.write_bytes(token.to_bytes())
         typer.echo(f"{out}: epsilon {epsilon:g}; others check it with {home.folder / 'passport.pub'}")
+
+
+def check_new_file(path: Path, option: str) -> None:
+    """Raises ConfigError where no file can be written at this path."""
+    if path.is_dir() or not path.parent.is_dir():
+        found = "a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise ConfigError(f"{option} {path}: expected the path of a file to write, found {found}")
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f"{option} {path}: {path.parent} may not be written to; check its permissions")
 
 
 def border_of(issuer_keys: list[Path], code_book: Path | None) -> "Border | None":

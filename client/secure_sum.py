@@ -3,7 +3,6 @@
 What may go wrong ends the sum, never the secrecy: every refusal here is one that an honest server does not meet.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared import secure_payload as payload
-from shared.errors import ConfigError, DataError, PayloadError
+from shared.errors import ConfigError, PayloadError
 from shared.ledger import append_line
 from shared.node_key import NODE_CURVE
 from shared.payload import AdapterUpdate
@@ -38,6 +37,7 @@ from shared.secure_sum import (
     to_ring,
     unseal,
 )
+from shared.whole import read_lines
 
 
 @dataclass(frozen=True)
@@ -233,13 +233,8 @@ class SecureSum:
         if self.sums is None:
             return
         summed = {"key": attempt.key, "there": sorted(there)}
-        try:
-            raw = self.sums.read_bytes() if self.sums.exists() else b""
-            lines = raw[: raw.rfind(b"\n") + 1].splitlines()  # a line torn off preceded nothing
-            before = [one for one in map(json.loads, lines) if one["key"] == attempt.key]
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"{self.sums} is damaged; restore it from a backup") from None
-        if any(one["there"] != summed["there"] for one in before):
+        before = [one for one in read_lines(self.sums) if one.get("key") == attempt.key]
+        if any(one != summed for one in before):
             raise PayloadError(
                 "this round was summed before, with other members: the difference of both sums would be what some of "
                 "them sent; begin it again when the same are there, or begin a new run"

@@ -17,6 +17,8 @@ from shared.payload import AdapterUpdate, Tensors, dense, update_from_bytes, upd
 from shared.plan import Plan, plan_from_json
 from shared.whole import aside, write_whole
 
+AGAIN = "train again"
+
 
 @dataclass(frozen=True)
 class Home:
@@ -141,7 +143,7 @@ def load(home: Home) -> Kept:
             load_torch(home.private),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DataError(f"{home.folder} is damaged ({type(error).__name__}); train again") from None
+        raise DataError(f"{home.folder} is damaged ({type(error).__name__}); {AGAIN}") from None
 
 
 def keep_released(home: Home, task: str, update: AdapterUpdate) -> None:

@@ -12,7 +12,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from server.superlink import Certificates
 from shared.errors import ConfigError
-from shared.node_key import make_node_key, plain_name, read_public_key, write_new
+from shared.node_key import make_node_key, read_public_key, write_new
+from shared.whole import plain_name
 
 DAYS = 365
 HERE = ("localhost", "127.0.0.1")  # always: the server asks itself there

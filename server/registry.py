@@ -28,7 +28,7 @@ from server.rounds import ServerState
 from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors, dense
 from shared.plan import plan_from_json
-from shared.whole import PUBLIC, write_whole
+from shared.whole import PUBLIC, read_lines, write_whole
 
 FORMAT = 1
 
@@ -127,8 +127,7 @@ def append_round(run_dir: Path, report: dict[str, Any]) -> None:
 
 def read_rounds(run_dir: Path) -> list[dict[str, Any]]:
     """Reports of all complete lines; a line that is still being written is left out."""
-    raw = (run_dir / "rounds.jsonl").read_bytes()
-    return [json.loads(line) for line in raw[: raw.rfind(b"\n") + 1].splitlines()]
+    return read_lines(run_dir / "rounds.jsonl")
 
 
 @contextmanager

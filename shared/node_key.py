@@ -16,11 +16,6 @@ NODE_CURVE = ec.SECP384R1  # Flower's node keys are on it
 MOST_KEY = 10_000  # bytes of a file
 
 
-def plain_name(name: str) -> bool:
-    """Whether a member's name can be a file's, with its .pub beside it."""
-    return bool(name) and not any(letter in name for letter in "/\\\0\"'\n") and not name.startswith(".")
-
-
 def make_node_key(folder: Path, name: str) -> list[Path]:
     """Write NAME, for its owner's eyes, and NAME.pub; returns both. Raises ConfigError where one is there already."""
     key = ec.generate_private_key(NODE_CURVE())

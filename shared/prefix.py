@@ -239,8 +239,11 @@ def _compute(
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     width = int(model.config.hidden_size)
+    # Room for all of it now: where a disk is full, writing into a mapped file would end the process.
+    with (place / "states.bf16").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 2 * int(offsets[-1]) * width)
     # uint16 stands for bfloat16, which numpy does not know
-    out = np.memmap(place / "states.bf16", np.uint16, "w+", shape=(int(offsets[-1]), width))
+    out = np.memmap(place / "states.bf16", np.uint16, "r+", shape=(int(offsets[-1]), width))
     done = 0
     for rows in length_batches(np.arange(len(tokens)), lengths, BATCH_TOKENS):
         states = prefix_forward(model, [tokens[row] for row in rows], split)

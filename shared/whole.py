@@ -1,17 +1,25 @@
 """Files that are there whole, or as they were before: written aside, fsynced, renamed; and read within limits."""
 
 import fcntl
+import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from shared.errors import DataError
 
 LEFT = re.compile(r"\..+\.[0-9a-f]{8}")  # the name of a file aside
+LONGEST = 200  # bytes of a name
 OWNER, PUBLIC = 0o600, 0o666  # who may read; the latter as the process's umask lets
+
+
+def plain_name(name: str) -> bool:
+    """Whether it can be a file's or a folder's, here and in a shell, with an ending behind it."""
+    return 0 < len(name.encode()) <= LONGEST and not name.startswith(".") and not set(name) & set("/\\\0\"'\n")
 
 
 @contextmanager
@@ -69,6 +77,31 @@ def read_bounded(path: Path, most: int, again: str) -> bytes:
     if len(raw) > most:
         raise DataError(f"{path}: expected at most {most:,} bytes")
     return raw
+
+
+def read_json(path: Path, again: str) -> Any:
+    """What an own file says. Raises DataError where it is no JSON; ``again`` says how to get another."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{path} is damaged; {again}") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a file of JSON lines, none where it is missing; a line that was torn off in the writing is none.
+
+    Raises DataError where another one is no object.
+    """
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    found = []
+    for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            found.append(dict(json.loads(line)))
+        except (ValueError, TypeError):
+            raise DataError(f"{path}, line {number} is damaged; restore the file from a backup") from None
+    return found
 
 
 def _sync(path: Path) -> None:

@@ -80,7 +80,7 @@ def run(
     with settled():
         more = named(rounds, seed, family, base, adversarial, epsilon, delta)
         plan = plan_from(settings, sets or [], more)
-        methods = check_methods(only or [])
+        methods = check_methods("--only", only or [])
         one_of("--carrier", carrier, ("in-process", "flower"))
         one_of("--protocol", protocol, PROTOCOLS)
         place = out or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
@@ -124,7 +124,7 @@ def evaluate(
     with settled():
         plan = plan_from(settings, sets or [], named(rounds=rounds))
         one_of("--protocol", protocol, PROTOCOLS)
-        chosen = check_methods(methods or ["zero_shot,local,federated,personal,popularity"])
+        chosen = check_methods("--methods", methods or ["zero_shot,local,federated,personal,popularity"])
         numbers = check_seeds(seeds)
         with Bars() as bars:
             from simulations.start import evaluate_seeds
@@ -341,11 +341,11 @@ def check_seeds(text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
-def check_methods(only: Sequence[str]) -> tuple[str, ...]:
+def check_methods(option: str, only: Sequence[str]) -> tuple[str, ...]:
     """The methods to run, the five that fit a terminal when none is named. Raises ConfigError on an unknown name."""
     chosen = [name.strip().replace("-", "_") for text in only for name in text.split(",") if name.strip()]
     for name in chosen:
-        one_of("--only", name, (*NAMES, *BASELINES))
+        one_of(option, name, (*NAMES, *BASELINES))
     return tuple(chosen) or tuple(name for name in NAMES if name not in ("adopted", "devices", "together"))
 
 

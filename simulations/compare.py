@@ -41,6 +41,7 @@ from shared.model import Recommender, base_fingerprint, initial_state, load_adap
 from shared.payload import Tensors
 from shared.plan import Plan
 from shared.private import Private
+from shared.whole import read_json
 from simulations.baselines import BASELINES, fit_baseline
 from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower
@@ -122,10 +123,14 @@ class Comparison:
         paths = {name: self.out / f"{name}.json" for name in ("plan", "fingerprints", "result")}
         if not any(path.exists() for path in paths.values()):
             return
-        kept = {name: path.read_text(encoding="utf-8") for name, path in paths.items() if path.exists()}
-        before = json.loads(kept.get("result", "{}"))
-        same = kept.get("plan") == self.plan.to_json() and before.get("protocol", self.protocol) == self.protocol
-        if not same or json.loads(kept.get("fingerprints", "{}")) != made:
+        again = "move the folder away, or pass another --out"
+        kept = {name: read_json(path, again) for name, path in paths.items() if path.exists()}
+        before = kept.get("result", {})
+        same = (
+            kept.get("plan") == json.loads(self.plan.to_json())
+            and before.get("protocol", self.protocol) == self.protocol
+        )
+        if not same or kept.get("fingerprints", {}) != made:
             raise ConfigError(f"{self.out} holds a run of other settings or other data; pass another --out")
         if not before:
             return

@@ -21,6 +21,8 @@ from shared.config import read_section
 from shared.console import Bars
 from shared.errors import ConfigError
 from shared.plan import Plan
+from simulations.baselines import BASELINES
+from simulations.compare import METHODS
 from simulations.deal import deal, kind_of
 from simulations.start import comparison
 from simulations.summary import summarise
@@ -67,7 +69,11 @@ def read_scenario(name: str) -> Scenario:
         raise ConfigError(f"{path} is not a TOML file: {error}") from None
     if missing := {"question", "shops", "methods"} - table.keys():
         raise ConfigError(f"{path} lacks {sorted(missing)[0]!r}")
-    return read_section(Scenario, table, path.name)
+    made = read_section(Scenario, table, path.name)
+    known_methods = (*METHODS, *BASELINES)
+    if unknown := [method for method in made.methods if method not in known_methods]:
+        raise ConfigError(f"{path}, methods: expected some of {', '.join(known_methods)}, found {unknown[0]!r}")
+    return made
 
 
 def runs(scenario: Scenario, domains: Sequence[Domain], seed: int) -> Iterator[Run]:

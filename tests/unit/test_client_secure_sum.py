@@ -219,7 +219,7 @@ def test_one_round_is_summed_with_one_set_of_members_alone(tmp_path):
     party.key = "the next round but one"
     assert party.run().summed == tuple(party.names)
     (tmp_path / "d000").write_bytes(b"damaged\n")
-    with pytest.raises(DataError, match="restore it from a backup"):
+    with pytest.raises(DataError, match="restore the file from a backup"):
         party.run()
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from client.__main__ import app as client
 from server.__main__ import app as server
 from shared.ledger import GaussianSteps, append_event
+from shared.passport import CodeBook
 from shared.plan import SECTIONS
 from simulations.__main__ import app as simulations
 
@@ -116,6 +118,7 @@ def test_readme_names_every_setting_with_its_default():
     for section, cls in SECTIONS.items():
         for field in fields(cls):
             default = f"[{', '.join(field.default)}]" if isinstance(field.default, tuple) else field.default
+            default = str(default).lower() if isinstance(default, bool) else default  # as --set takes it
             assert f"| `{section}.{field.name}` | {default} |" in text
 
 
@@ -169,6 +172,7 @@ def test_settings_that_make_no_sense_change_nothing(name, words, message, tmp_pa
     [
         (("--protocol", "random"), "--protocol: expected one of loo, time, loo-99, found 'random'"),
         (("--carrier", "pigeon"), "--carrier: expected one of in-process, flower, found 'pigeon'"),
+        (("evaluate", "--data", "d", "--methods", "nosuch"), "--methods: expected one of zero_shot, local"),
         (("--only", "local,best"), "--only: expected one of zero_shot, local, federated, personal, adopted"),
         (("--data", "nowhere"), "expected a folder with a domain's files at nowhere"),
         (("nowhere",), "expected a folder with a domain's files at nowhere"),
@@ -308,7 +312,33 @@ def test_a_domain_makes_its_own_key(tmp_path):
     assert "exists already" in misuse("client", "--domain", "shop", "key")
     assert (home / "shop").read_bytes() == before
     assert "--domain" in misuse("client", "key")
-    assert "a name that a file can have" in misuse("client", "--domain", "a/b", "--home", "x", "key")
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../evil", ".hidden", "n" * 201])
+def test_a_name_that_is_a_place_is_refused(name, tmp_path):
+    for words in (["key"], ["status"], ["--data", "d"]):
+        assert "--domain: expected a name that a file can have" in misuse("client", "--domain", name, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_home_is_told():
+    home = Path("var/client/shop")
+    home.mkdir(parents=True)
+    for name in ("home.json", "result.json"):
+        (home / name).write_text('{"torn')
+    assert misuse("client", "--domain", "shop", "status").endswith("result.json is damaged; train again")
+    (home / "result.json").write_text("{}")
+    append_event(home / "ledger.jsonl", GaussianSteps(1.0, 0.1, 10))
+    assert "var/client/shop is damaged (JSONDecodeError); train again" in misuse("client", "--domain", "shop", "status")
+
+
+@pytest.mark.parametrize("out", ["missing/passport", "."])
+def test_no_passport_is_paid_for_that_cannot_be_written(out, tmp_path):
+    words = ("--user", "u", "--epsilon", "2", "--consent", "asked", "--code-book", "b", "--out", out)
+    Path("b").write_bytes(CodeBook(np.eye(3, 4, dtype=np.float32), "base").to_bytes())
+    assert f"--out {out}: expected the path of a file to write" in misuse(
+        "client", "--domain", "a", "passport", "issue", *words
+    )
 
 
 @pytest.mark.parametrize("limit", ["nan", "-1", "inf", "0"])

@@ -56,6 +56,14 @@ def test_a_template_that_makes_no_sense_is_refused(folder, template):
         catalog(folder, template=template)
 
 
+@pytest.mark.parametrize("name", ["../../evil", "a/b", ".hidden", ""])
+def test_a_domain_is_not_named_by_a_place(folder, name):
+    """Its folder in a run directory has this name."""
+    (folder / "domain.toml").write_text(f'name = "{name}"\n')
+    with pytest.raises(DataError, match="expected a name that a folder can have"):
+        catalog(folder)
+
+
 @pytest.mark.parametrize("settings", ["text = ", "text = 3", 'colour = "red"'])
 def test_a_broken_domain_toml_is_refused(folder, settings):
     (folder / "domain.toml").write_text(settings)

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -121,6 +123,19 @@ def test_a_cache_that_cannot_be_written(tiny_base, tmp_path):
     base = find_base(str(tiny_base))
     with pytest.raises(BaseModelError, match="another --cache"):
         prefix_states(load_bert(base), base, TEXTS, 2, 24, tmp_path / "file")
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tiny_base, tmp_path, monkeypatch):
+    """Room is asked for first: writing into a mapped file of a full disk would end the process."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    base = find_base(str(tiny_base))
+    with pytest.raises(BaseModelError, match="No space left on device; free space or pass another --cache"):
+        prefix_states(load_bert(base), base, TEXTS, 2, 24, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=80), st.integers(64, 400))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.whole import PUBLIC, aside, sweep, write_whole
+from shared.errors import DataError
+from shared.whole import PUBLIC, aside, plain_name, read_json, read_lines, sweep, write_whole
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path):
@@ -85,3 +86,22 @@ def test_what_a_killed_process_left_is_swept_and_what_is_being_written_is_not(tm
         assert made.exists()
     assert {one.name for one in tmp_path.rglob("*")} == {"deep", "kept", "other", ".hidden"}
     assert path.read_bytes() == b"old"
+
+
+def test_lines_up_to_the_last_whole_one(tmp_path):
+    path = tmp_path / "lines"
+    assert read_lines(path) == []
+    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": ')
+    assert read_lines(path) == [{"a": 1}, {"a": 2}]
+    for damaged in (b'{"a": 1}\n{"a"\n', b'{"a": 1}\n3\n'):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="line 2 is damaged; restore the file from a backup"):
+            read_lines(path)
+    path.write_bytes(b'{"a": 1')
+    with pytest.raises(DataError, match="lines is damaged; train again"):
+        read_json(path, "train again")
+
+
+def test_names_that_files_can_have():
+    assert all(map(plain_name, ("video", "Klassik & Jazz", "книги", "a.b")))
+    assert not any(map(plain_name, ("", ".", "..", ".a", "a/b", "a\\b", "a\0", "a'b", "a\nb", "я" * 101)))

@@ -93,6 +93,7 @@ def test_scenarios_that_cannot_be_used(tmp_path):
         ("x = [", "not a TOML"),
         ('question = "?"', "lacks"),
         ("question=1\nshops=[]\nmethods=[]", "quest"),
+        ('question="?"\nshops=["a"]\nmethods=["local", "lokal"]', "methods: expected some of .*, found 'lokal'"),
     ):
         (tmp_path / "a.toml").write_text(text)
         with pytest.raises(ConfigError, match=says):
