@@ -3,9 +3,11 @@
 What may go wrong ends the sum, never the secrecy: every refusal here is one that an honest server does not meet.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -38,6 +40,9 @@ from shared.secure_sum import (
     unseal,
 )
 from shared.whole import read_lines
+
+if TYPE_CHECKING:
+    from client.chance import Chance
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,7 @@ class Attempt:
     key: str  # of what is summed: the same numbers, under whatever keys
     own: Announcement
     numbers: Ring  # weight x update, then the weight
+    noise: float  # what all shares of it come to at least, standard deviation on each number but the weight
     masking: X25519PrivateKey
     sealing: X25519PrivateKey
     seed: bytes = field(default_factory=new_secret)  # of the mask that no peer takes away
@@ -93,9 +99,12 @@ class Attempt:
 class SecureSum:
     """Holds at most one attempt; a new training begins a new one."""
 
-    def __init__(self, identity: Identity, sums: Path | None = None) -> None:
-        """``sums`` is where it stands who was in which sum; None remembers nothing (simulations)."""
-        self.identity, self.sums = identity, sums
+    def __init__(self, identity: Identity, sums: Path | None = None, chance: "Chance | None" = None) -> None:
+        """``sums`` is where it stands who was in which sum; None remembers nothing (simulations).
+
+        A ``chance`` is for tests.
+        """
+        self.identity, self.sums, self.chance = identity, sums, chance
         self.attempt: Attempt | None = None
 
     @property
@@ -103,9 +112,11 @@ class SecureSum:
         """How many of all that are known must take part, and have been told the same."""
         return quorum(len(self.identity.members))
 
-    def announce(self, update: AdapterUpdate, cap: float, task: str, key: str = "") -> bytes:
+    def announce(self, update: AdapterUpdate, cap: float, task: str, key: str = "", noise: float = 0.0) -> bytes:
         """Keep the update for the sum and answer with fresh keys. ``cap`` is the most that a domain may weigh.
 
+        ``noise`` is the standard deviation that every sum has at least on each number of weight x update: this member
+        adds a share of it (distributed noise, Dwork et al. 2006), which nobody sees alone either.
         ``task`` is the digest of the task as it came. Under one ``key`` numbers are summed with one set of members
         alone, for ever: the difference of two sums would be what some of them sent.
         """
@@ -116,7 +127,7 @@ class SecureSum:
         keys = (masking.public_key().public_bytes_raw(), sealing.public_key().public_bytes_raw())
         plain = Announcement(self.identity.name, task, *keys)
         own = replace(plain, signature=sign(self.identity.key, plain.statement()))
-        self.attempt = Attempt(key, own, numbers, masking, sealing)
+        self.attempt = Attempt(key, own, numbers, noise, masking, sealing)
         return payload.announced(own)
 
     def answer(self, raw: bytes) -> bytes:
@@ -183,10 +194,25 @@ class SecureSum:
             both = unseal(self._channel(attempt, within, peer, name), sealed)
             attempt.held[peer] = (both[: len(both) // 2], both[len(both) // 2 :])
         attempt.due = payload.ATTEND
-        total = attempt.numbers + mask(attempt.seed, len(attempt.numbers))
+        total = self._noised(attempt) + mask(attempt.seed, len(attempt.numbers))
         for peer in pairs:
             total = total + pair_mask(attempt.masking, name, within.members[peer], within, len(total))
         return payload.masked(total)
+
+    def _noised(self, attempt: Attempt) -> Ring:
+        """The numbers, which lie on the ring's steps, and a share of the noise, rounded to these.
+
+        No sum opens of fewer than ``need`` (see ``_attend``), so as many shares make the noise that is asked for.
+        """
+        if not attempt.noise:
+            return attempt.numbers
+        import torch  # heavy, and for this alone
+
+        from client.chance import Unforeseen
+
+        like = torch.empty(len(attempt.numbers) - 1, dtype=torch.float64)
+        drawn = (self.chance or Unforeseen()).normal(like).numpy()
+        return attempt.numbers + to_ring(np.append(attempt.noise / math.sqrt(self.need) * drawn, 0.0))
 
     def _attend(self, attempt: Attempt, told: Attendance) -> bytes:
         """A signature under who is there and who is gone; with those of others it proves what they were told."""

@@ -14,6 +14,7 @@ from shared.errors import ConfigError
 SIMILARITIES = ("cosine", "dot", "euclidean")
 LOSSES = ("softmax", "bce", "mse", "bpr")
 MECHANISMS = ("poisson", "banded")
+NOISE_BY = ("server", "devices")
 RELEASES = ("all", "towers", "outputs", "mix")
 FAMILIES = ("ffa", "fedavg", "affinity")
 LINEAR = ("ffa", "fedavg")  # families that need no more than the weighted sum of all updates
@@ -99,6 +100,7 @@ class PrivacyPlan:
     negatives: int = 10  # public items a user is compared with
     lr: float = 2e-3
     mechanism: str = "poisson"  # devices are sampled; or "banded": each in turn, noise correlated over steps
+    noise_by: str = "server"  # to a sum of devices; or "devices": in shares, under a secure sum
     clip_quantile: float = 0.0  # of devices' gradient norms, which their clip follows; 0 = it stays as it is
     transitions: float = 0.95  # part of the budget that devices spend on telling which item follows which; 0 = none
     item_rank: int = 16  # numbers that devices learn of each item beyond its text and its popularity
@@ -168,6 +170,7 @@ def _check(plan: Plan) -> None:
     _one_of("train.loss", plan.train.loss, LOSSES)
     _one_of("federation.family", plan.federation.family, FAMILIES)
     _one_of("privacy.mechanism", plan.privacy.mechanism, MECHANISMS)
+    _one_of("privacy.noise_by", plan.privacy.noise_by, NOISE_BY)
     _one_of("privacy.releases", plan.privacy.releases, RELEASES)
     if not plan.model.targets:
         raise ConfigError(f"model.targets: expected some of {', '.join(LORA_TARGETS)}, found none")
@@ -207,6 +210,11 @@ def _check(plan: Plan) -> None:
     if plan.privacy.transitions > 1:
         raise ConfigError(
             f"privacy.transitions: expected a part of the budget, 0 to 1, found {plan.privacy.transitions}"
+        )
+    if plan.privacy.noise_by == "devices" and plan.privacy.transitions != 1:
+        raise ConfigError(
+            "privacy.noise_by=devices needs privacy.transitions=1, a sum that all devices join once: the server of a "
+            "secure sum sees who joins, so a sample hides nobody, and noise that later steps take back has no shares"
         )
     if not 0 < plan.privacy.delta < 1:
         raise ConfigError(f"privacy.delta: expected a probability between 0 and 1, found {plan.privacy.delta}")

@@ -30,7 +30,7 @@ Ring = npt.NDArray[np.uint64]  # whole numbers modulo 2^64
 Floats = npt.NDArray[np.float64]
 
 STEP = 2.0**-32  # one unit of the ring
-MOST_MEMBERS = 1024
+MOST_MEMBERS = 8192
 MOST = 2.0**31 / MOST_MEMBERS  # a part may be so large that the sum of all stays within the ring's half
 FEWEST = 3  # of two, each learns the other's part from the sum
 DEGREE = 100  # peers of a member; with fewer members all are each other's

@@ -235,7 +235,12 @@ def train_privately(
         # The others train: who told a pair that few others met would find itself in the table, and trust it too much.
         tellers, users = users[telling], users[~telling]
         noised = transitions.release(
-            corpus.split.train, tellers, len(corpus.space), calls.told.noise_multiplier, chance
+            corpus.split.train,
+            tellers,
+            len(corpus.space),
+            calls.told.noise_multiplier,
+            chance,
+            plan.privacy.noise_by == "devices",
         )
         transitions.put(private, transitions.table(noised))
     learnt = Learnt(model, corpus, plan, private.neighbours)

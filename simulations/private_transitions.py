@@ -8,6 +8,8 @@ same promise, taken in a hundred noised steps, do not come near (simulations/LOG
 validation cases of MovieLens-1M at epsilon 8 and are the same for all data; how much the table weighs is learnt.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -17,6 +19,7 @@ from client.splits import Histories
 from shared.errors import ConfigError
 from shared.neighbours import Neighbours
 from shared.private import Private
+from shared.secure_sum import quorum
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -66,10 +69,18 @@ def summed(histories: Histories, devices: Ints, items: int) -> Floats:
     return total.reshape(items, items)
 
 
-def release(histories: Histories, devices: Ints, items: int, multiplier: float, chance: Chance) -> torch.Tensor:
-    """The noised sum, (items, items). The one place that noise is added in; all that follows reads only this."""
+def release(
+    histories: Histories, devices: Ints, items: int, multiplier: float, chance: Chance, in_shares: bool = False
+) -> torch.Tensor:
+    """The noised sum, (items, items). The one place that noise is added in; all that follows reads only this.
+
+    ``in_shares``: as a secure sum of these devices comes out, each of which adds its share of the noise
+    (``client/secure_sum.py``; masks cancel, and shares of normal noise add up to one draw). A third of them may be
+    gone, so with all there it is more than asked for.
+    """
     told = torch.from_numpy(summed(histories, devices, items))
-    return told.add_(chance.normal(told), alpha=multiplier)
+    more = math.sqrt(len(devices) / quorum(len(devices))) if in_shares else 1.0
+    return told.add_(chance.normal(told), alpha=multiplier * more)
 
 
 def table(noised: torch.Tensor) -> Neighbours:

@@ -59,7 +59,7 @@ def test_a_server_that_swaps_a_key_is_caught(party):
     ("change", "message"),
     [
         (lambda shown, party: [replace(one, masking=bytes(32)) for one in shown], "not signed"),
-        (lambda shown, party: shown[:2], "3 to 1024 members"),
+        (lambda shown, party: shown[:2], "3 to 8192 members"),
         (lambda shown, party: shown[1:], "our own keys are not among"),
         (lambda shown, party: [*shown, shown[1]], "named twice"),
         (lambda shown, party: [*shown[:1], *announcements(Party(4, party.identities))[1:]], None),

@@ -37,6 +37,8 @@ def test_defaults_and_sets():
         (["train.lr=nan"], "train.lr: expected at least 0"),
         (["privacy.delta=1.0"], "privacy.delta"),
         (["privacy.epsilon=1.0", "federation.family=fedavg"], "family=ffa"),
+        (["privacy.noise_by=nobody"], "privacy.noise_by: expected one of server, devices"),
+        (["privacy.noise_by=devices"], r"noise_by=devices needs privacy\.transitions=1"),
         (["federation.secure=true", "federation.family=affinity"], "looks at each domain's own update"),
         (["train.lr=1" + "0" * 400], "expected a number"),
         (["model.shared_items=true", "privacy.epsilon=1.0", "federation.family=affinity"], "cannot go with privacy"),

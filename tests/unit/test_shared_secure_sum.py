@@ -114,7 +114,7 @@ def test_who_is_whose_peer(count):
 def test_a_circle_takes_three_and_no_name_twice():
     within, _ = members(3)
     three = list(within.members.values())
-    with pytest.raises(PayloadError, match="3 to 1024 members, found 2"):
+    with pytest.raises(PayloadError, match="3 to 8192 members, found 2"):
         circle(three[:2])
     with pytest.raises(PayloadError, match="named twice"):
         circle([*three, three[0]])

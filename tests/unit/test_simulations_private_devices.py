@@ -19,6 +19,7 @@ from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events
 from shared.model import Batch, Recommender, adapter_tensors
 from shared.neighbours import Neighbours
 from shared.prefix import find_base
+from shared.secure_sum import quorum
 from simulations import private_devices
 from simulations.compare import Comparison
 from simulations.devices import train_devices
@@ -32,7 +33,7 @@ from simulations.private_devices import (
     train_under_promise,
     windows_of,
 )
-from simulations.private_transitions import put, release, table
+from simulations.private_transitions import put, release, summed, table
 
 PROMISE = ("privacy.epsilon=8.0", "privacy.item_rank=3")
 
@@ -246,6 +247,20 @@ def test_devices_keep_the_limits_of_their_silo(members, tiny_base):
         member.limits = Limits()
         member.home.ledger.unlink()
     assert read_events(devices_ledger(member)) == before
+
+
+@pytest.mark.parametrize("by", ["server", "devices"])
+def test_noise_in_shares_is_a_little_more(members, tiny_base, monkeypatch, by):
+    plan = tiny_plan(tiny_base, *PROMISE, "privacy.transitions=1", f"privacy.noise_by={by}")
+    made = []
+    monkeypatch.setattr("simulations.private_transitions.table", lambda noised: made.append(noised) or table(noised))
+    corpus = members[0].corpus(plan)
+    users = sampled_users(corpus)
+    calls = schedule(plan, len(users))
+    train_privately(members[0].workshop.model(plan), corpus, plan, calls, Repeatable(1))
+    noise = made[0].numpy() - summed(corpus.split.train, users, len(corpus.space))
+    expected = calls.told.noise_multiplier * (math.sqrt(len(users) / quorum(len(users))) if by == "devices" else 1)
+    assert noise.std() == pytest.approx(expected, abs=4 * expected / math.sqrt(2 * noise.size))
 
 
 def test_what_adds_no_noise_is_refused_under_a_promise(members, tiny_base, tmp_path):

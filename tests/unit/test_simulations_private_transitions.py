@@ -8,13 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.chance import Repeatable
+from client.chance import Repeatable, Unforeseen
+from client.secure_sum import SecureSum, strangers
 from client.splits import Histories
+from server.secure_sum import secure_carrier
 from shared.errors import ConfigError
 from shared.model import Batch
 from shared.neighbours import Neighbours
-from shared.plan import ModelPlan
+from shared.payload import AdapterUpdate, Task
+from shared.plan import FederationPlan, ModelPlan, Plan
 from shared.private import Private
+from shared.secure_payload import is_secure
+from shared.secure_sum import task_digest
 from simulations.private_transitions import (
     FOLLOWERS,
     added,
@@ -64,6 +69,52 @@ def test_every_pair_gets_noise_of_the_stated_size():
     assert noise.shape == (items, items)
     assert float(noise.std()) == pytest.approx(2.5, abs=3 * 2.5 / math.sqrt(2 * items**2))
     assert float(noise.mean()) == pytest.approx(0, abs=3 * 2.5 / items)
+
+
+def test_devices_that_add_the_noise_themselves_make_the_same_release():
+    """Real members of a secure sum against the one draw of the simulation: the sum, and noise as large as promised."""
+    items, sigma = 40, 2.0
+    told = Histories.from_lists([[0, 1, 2], [1, 0], [3, 4], [5, 6, 7], [2, 9], [1, 2]])
+    devices = np.arange(6)
+    truth = summed(told, devices, items)
+    for silent in (set(), {0, 4}):  # with a third gone what is left is enough
+        there = [one for one in range(6) if one not in silent]
+        found = summed_by_themselves(told, items, sigma, silent)
+        noise = found - summed(told, np.array(there), items)
+        expected = sigma * math.sqrt(len(there) / 4)  # four of six are needed
+        assert noise.std() == pytest.approx(expected, abs=4 * expected / math.sqrt(2 * items**2))
+        assert noise.mean() == pytest.approx(0, abs=4 * expected / items)
+    at_once = release(told, devices, items, sigma, Repeatable(3), in_shares=True).numpy() - truth
+    assert at_once.std() == pytest.approx(sigma * math.sqrt(6 / 4), abs=4 * sigma * 1.5 / math.sqrt(2 * items**2))
+
+
+def summed_by_themselves(told, items, sigma, silent):
+    """(items, items) of a secure sum whose members are devices, some of which are silent when they are to mask."""
+    names = [f"d{row}" for row in range(len(told))]
+    identities = strangers(names).values()
+    members = [SecureSum(one, chance=Unforeseen(bytes([row] * 32))) for row, one in enumerate(identities)]
+    task = Task("train", 1, Plan(federation=FederationPlan(secure=True)), {"told": np.zeros(items**2, np.float32)}, "b")
+    steps = iter(("announce", "deal", "mask", "attend", "open"))
+    away = set()
+
+    def put(raws):
+        if next(steps) == "mask":
+            away.update(silent)
+        return {node: answer(node, raw) for node, raw in raws.items() if node not in away}
+
+    def answer(node, raw):
+        if is_secure(raw):
+            return members[node].answer(raw)
+        pairs, weights = of_device(told.row(node).astype(np.int64), items)
+        vector = np.zeros(items**2, np.float32)
+        vector[pairs] = weights
+        update = AdapterUpdate(names[node], 1, {"told": vector}, 1.0, "b")
+        return members[node].announce(update, 1.0, task_digest(raw), noise=sigma)
+
+    carry = secure_carrier(lambda: range(len(names)), put, frozenset({"told"}), lambda who, why: None)
+    (update,) = carry(lambda domain: task)
+    assert update.weight == len(names) - len(silent)  # how many there are is told as it is
+    return update.weight * update.delta["told"].reshape(items, items)
 
 
 def test_the_table_knows_what_follows_and_in_which_order():
