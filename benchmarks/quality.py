@@ -57,6 +57,8 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
         asked[name][1].extend(["--families", "affinity"])
     asked["devices"] = ("7", ["scenario", "devices", "--root", media])
     asked["private-devices"] = ("7,8,9", ["scenario", "devices", "--root", media, "--set", "privacy.epsilon=8"])
+    shares = [*asked["private-devices"][1], "--set", "privacy.transitions=1", "--set", "privacy.noise_by=devices"]
+    asked["private-devices-shares"] = ("7,8,9", shares)
     for name in ("news", "music", "social"):
         asked[f"media-{name}"] = ("7", ["evaluate", "--data", f"{media}/{name}", "--methods", methods])
     time = ["evaluate", "--data", f"{media}/video", "--protocol", "time", "--methods", methods]
