@@ -283,7 +283,7 @@ def status(
     """Print the results of the last finished run at home, and the privacy spent, as JSON."""
     with settled():
         from client.store import AGAIN, Home, load
-        from shared.accounting import epsilon, finite, sentence
+        from shared.accounting import spent
         from shared.ledger import read_events
         from shared.whole import read_json
 
@@ -294,9 +294,7 @@ def status(
             )
         result: dict[str, Any] = read_json(home.result, AGAIN)
         if events := read_events(home.ledger):
-            delta = load(home).plan.privacy.delta
-            spent = epsilon(events, delta)
-            result["privacy"] = {"epsilon": finite(spent), "delta": delta, "in words": sentence(spent, delta)}
+            result["privacy"] = spent(events, load(home).plan.privacy.delta)
         typer.echo(json.dumps(result, indent=2))
 
 

@@ -13,7 +13,7 @@ from client.recommend import open_serving
 from client.rules import read_rules
 from client.shown import ShownLog
 from client.store import Home
-from shared.accounting import epsilon, finite, sentence
+from shared.accounting import spent
 from shared.errors import DataError, UnknownError
 from shared.ledger import read_events
 from shared.whole import write_whole
@@ -30,12 +30,9 @@ def make_audit(
     entries = Journal(home.journal).entries
     serving = open_serving(home, cache, data, entries, read_rules(home.rules if rules is None else rules))
     before = latest(home)
-    spent: dict[str, Any] = {}
-    if events := read_events(home.ledger):
-        delta = serving.plan.privacy.delta
-        value = epsilon(events, delta)
-        spent = {"epsilon": finite(value), "delta": delta, "releases": len(events), "in words": sentence(value, delta)}
-    found = audit(serving, entries, ShownLog(home.shown), spent, before, asked)
+    events = read_events(home.ledger)
+    paid = spent(events, serving.plan.privacy.delta) if events else {}
+    found = audit(serving, entries, ShownLog(home.shown), paid, before, asked)
     stem = datetime.fromisoformat(found["made"]).strftime("%Y-%m-%dT%H%M%SZ")
     home.audits.mkdir(parents=True, exist_ok=True, mode=0o700)
     page = home.audits / f"{stem}.html"

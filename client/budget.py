@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from client.store import Home
-from shared.accounting import epsilon, finite, noise_for, sentence
+from shared.accounting import epsilon, finite, noise_for, spent
 from shared.errors import BudgetError, DataError
 from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease, read_events
 from shared.plan import Plan, plan_from_json
@@ -49,6 +49,12 @@ def planned_noise(plan: Plan, users: int) -> float:
     check_delta(plan, users)
     steps, rate = plan.federation.rounds * plan.privacy.steps, sample_rate(plan, declared(users))
     return noise_for(plan.privacy.epsilon, plan.privacy.delta, rate, steps)
+
+
+def planned_round(plan: Plan, users: int, run: str = "") -> GaussianSteps:
+    """What a domain of so many ``users`` releases in one round of the plan. Raises BudgetError."""
+    rate = sample_rate(plan, declared(users))
+    return GaussianSteps(planned_noise(plan, users), rate, plan.privacy.steps, run=run)
 
 
 def check_delta(plan: Plan, users: int) -> None:
@@ -146,8 +152,7 @@ class Forecast:
 
 def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> Forecast:
     """Look ahead, spend nothing. Raises BudgetError where the plan's epsilon and delta cannot be had."""
-    rate = sample_rate(plan, declared(users))
-    one_round = GaussianSteps(planned_noise(plan, users), rate, plan.privacy.steps)
+    one_round = planned_round(plan, users)
     rounds, delta = plan.federation.rounds, plan.privacy.delta
 
     def after(count: int) -> float:
@@ -156,7 +161,8 @@ def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> 
     most = limits.max_epsilon
     allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=after)
     alone, total = (epsilon([*before, *[one_round] * rounds], delta) for before in ((), spent))
-    return Forecast(users, rate, one_round.noise_multiplier, one_round.steps, rounds, alone, finite(total), allowed)
+    rate, noise = one_round.sample_rate, one_round.noise_multiplier
+    return Forecast(users, rate, noise, one_round.steps, rounds, alone, finite(total), allowed)
 
 
 def spending(home: Home) -> dict[str, Any]:
@@ -170,17 +176,14 @@ def spending(home: Home) -> dict[str, Any]:
         raise DataError(f"{home.about} is missing or damaged; train again") from None
     events = read_events(home.ledger)
     trainings = [event for event in events if isinstance(event, GaussianSteps)]
-    delta = plan.privacy.delta
-    spent = epsilon(events, delta)
+    found = spent(events, plan.privacy.delta)
     return {
-        "epsilon": finite(spent),
-        "delta": delta,
-        "releases": len(events),
+        "words": found.pop("in words"),  # as the page has it
+        **found,
         "trainings": len(trainings),
         "steps": sum(event.steps for event in trainings),
         "passports": sum(isinstance(event, TokenRelease) for event in events),
         "unpromised": sum(isinstance(event, PlainRelease) for event in events),
-        "words": sentence(spent, delta),
         "promised": plan.private,
         "shares_items": plan.model.shared_items,
     }

@@ -8,16 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import (
-    Limits,
-    check_budget,
-    check_protocol,
-    check_run,
-    check_sharing,
-    declared,
-    planned_noise,
-    sample_rate,
-)
+from client.budget import Limits, check_budget, check_protocol, check_run, check_sharing, declared, planned_round
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -30,7 +21,7 @@ from client.store import Home, Kept, keep, keep_released, keep_round, load_relea
 from client.train import Outcome, Tick, train
 from shared.accounting import epsilon, finite
 from shared.errors import PayloadError, TrainingError
-from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events, reserved
+from shared.ledger import PlainRelease, append_event, read_events, reserved
 from shared.model import Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.neighbours import tensors_of
 from shared.payload import (
@@ -208,8 +199,7 @@ class DomainMember:
         self, model: Recommender, corpus: Corpus, task: Task, released: frozenset[str], place: Sequence[str | int]
     ) -> None:
         users = len(sampled_users(corpus))
-        rate = sample_rate(task.plan, declared(users))
-        event = GaussianSteps(planned_noise(task.plan, users), rate, task.plan.privacy.steps, run=run_of(task))
+        event = planned_round(task.plan, users, run_of(task))
         with reserved(self.home.ledger):
             spent = read_events(self.home.ledger)
             if not self.simulated:  # there a run that was cut off draws the same noise again

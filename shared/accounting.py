@@ -5,6 +5,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from shared.errors import BudgetError
 from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease
@@ -115,6 +116,13 @@ def noise_for(
 def finite(spent: float) -> float | None:
     """Epsilon as JSON has it: None where there is no bound."""
     return spent if math.isfinite(spent) else None
+
+
+def spent(events: Sequence[Event], delta: float) -> dict[str, Any]:
+    """What a ledger comes to: epsilon (None: no bound), delta, releases, and the promise in words."""
+    value = epsilon(events, delta)
+    words = sentence(value, delta)
+    return {"epsilon": finite(value), "delta": delta, "releases": len(events), "in words": words}
 
 
 def sentence(spent: float, delta: float) -> str:

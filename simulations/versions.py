@@ -21,7 +21,10 @@ PACKAGES = ("isthmus", "flwr", "torch", "transformers", "peft", "opacus", "grpci
 
 @cache
 def commit() -> str:
-    """The code's, as git has it when first asked, with a ``+`` where files had been changed; empty without git."""
+    """The code's, as git has it when first asked, with a ``+`` where files had been changed.
+
+    Empty without git, or outside of its own repository.
+    """
     if (git := shutil.which("git")) is None:
         return ""
 
@@ -30,6 +33,8 @@ def commit() -> str:
         found = subprocess.run(call, capture_output=True, text=True, check=False)  # noqa: S603
         return found.stdout.strip() if found.returncode == 0 else ""
 
+    if told("rev-parse", "--show-toplevel") != str(Path(__file__).resolve().parents[1]):
+        return ""  # a repository around it, of something else
     name = told("rev-parse", "--short", "HEAD")
     return name + "+" if name and told("status", "--porcelain", "--untracked-files=no") else name
 
