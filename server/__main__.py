@@ -83,6 +83,10 @@ def main(
         from server.beside import door_from
         from server.certs import certificates_in
         from server.launch import run_server
+        from server.registry import plan_of
+
+        if resume and run_dir is not None and not (settings or sets or any(more.values())):
+            plan = plan_of(run_dir)  # as it was begun
 
         door = door_from(http_port, catalogue or [], cache)
         where = run_dir or Path("runs") / time.strftime("server-%Y%m%d-%H%M%S")

@@ -27,7 +27,7 @@ from safetensors.numpy import load, save
 from server.rounds import ServerState
 from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors, dense
-from shared.plan import plan_from_json
+from shared.plan import Plan, plan_from_json
 from shared.whole import PUBLIC, read_lines, write_whole
 
 FORMAT = 1
@@ -48,13 +48,19 @@ def refuse_used(run_dir: Path) -> None:
         raise ConfigError(f"{run_dir} already holds a run; pass --resume to go on with it, or another --run-dir")
 
 
+def plan_of(run_dir: Path) -> Plan:
+    """The plan that a run was begun with. Raises ConfigError when the directory holds no run."""
+    if not (run_dir / "current").exists():
+        raise ConfigError(f"{run_dir} holds no run to resume; start without --resume")
+    return plan_from_json(_read(run_dir / "plan.json").decode())
+
+
 def resume(run_dir: Path, plan_json: str) -> ServerState:
     """The state after the last complete round; rounds.jsonl is brought in line with it.
 
     Raises ConfigError when the directory holds no run or a run of another plan.
     """
-    if not (run_dir / "current").exists():
-        raise ConfigError(f"{run_dir} holds no run to resume; start without --resume")
+    plan_of(run_dir)
     state = load_state(run_dir)
     if state.plan.to_json() != plan_json:
         raise ConfigError(f"{run_dir} holds a run of another plan; use the settings in its plan.json or another dir")

@@ -9,10 +9,12 @@ import click
 import numpy as np
 import pytest
 import typer
+from support.fake_member import fake_plan, fake_start
 from typer.testing import CliRunner
 
 from client.__main__ import app as client
 from server.__main__ import app as server
+from server.launch import prepare
 from shared.ledger import GaussianSteps, append_event
 from shared.passport import CodeBook
 from shared.plan import SECTIONS
@@ -312,6 +314,16 @@ def test_a_domain_makes_its_own_key(tmp_path):
     assert "exists already" in misuse("client", "--domain", "shop", "key")
     assert (home / "shop").read_bytes() == before
     assert "--domain" in misuse("client", "key")
+
+
+@pytest.mark.parametrize(("words", "rounds"), [((), 9), (("--rounds", 5), 5)])
+def test_a_run_goes_on_by_its_own_settings_where_none_are_given(monkeypatch, words, rounds):
+    plan, asked = fake_plan(rounds=9), []
+    prepare(Path("run"), plan, fake_start, resume=False)
+    monkeypatch.setattr("server.launch.run_server", lambda plan, *more, **others: asked.append(plan) or 0)
+    run("server", "--resume", "--run-dir", "run", *words)
+    assert asked[0].federation.rounds == rounds
+    assert (asked[0] == plan) == (not words)
 
 
 @pytest.mark.parametrize("name", ["a/b", "../../evil", ".hidden", "n" * 201])
