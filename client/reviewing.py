@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -94,7 +95,12 @@ def audit(
 
     Ends with status 1 where the log of what was shown was changed. With a command: complaints, the log.
     """
-    if context.invoked_subcommand is not None:
+    if (command := context.invoked_subcommand) is not None:
+        early = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if early:  # they would count for nothing
+            option = "json" if early[0] == "as_json" else early[0]
+            with settled():
+                raise ConfigError(f"--{option} stands before {command}: options of a command come after it")
         return
     with settled():
         import torch

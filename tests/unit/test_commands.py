@@ -241,6 +241,14 @@ def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, m
         (("--domain", "shop", "forget", "u1"), "no finished run in var/client/shop"),
         (("--domain", "shop", "export-user", "u1", "--out", "f"), "no finished run in var/client/shop"),
         (("--domain", "shop", "audit", "queue"), "no finished run in var/client/shop"),
+        (
+            ("--domain", "shop", "audit", "--json", "queue"),
+            "--json stands before queue: options of a command come after",
+        ),
+        (
+            ("--domain", "shop", "audit", "--run", "r", "log"),
+            "--run stands before log: options of a command come after",
+        ),
         (("--domain", "shop", "explain", "--item", "i"), "explain expects either --user ID or --history TITLES"),
         (("--domain", "shop", "explain", "--item", "i", "--user", "u"), "no finished run in var/client/shop"),
     ],
