@@ -50,6 +50,8 @@ from simulations.private_devices import spent_by_devices, train_under_promise
 from simulations.versions import commit, fingerprints, versions
 
 Say = Callable[[str], None]
+DAMAGED = "move the folder away, or pass another --out"
+OTHER_RUN = "{} holds a run of other settings or other data; pass another --out"
 UNKNOWN = ""  # a domain that the server never heard of
 METHODS = ("zero_shot", "local", "federated", "personal", "adopted", "pooled", "devices", "together")
 
@@ -123,15 +125,14 @@ class Comparison:
         paths = {name: self.out / f"{name}.json" for name in ("plan", "fingerprints", "result")}
         if not any(path.exists() for path in paths.values()):
             return
-        again = "move the folder away, or pass another --out"
-        kept = {name: read_json(path, again) for name, path in paths.items() if path.exists()}
+        kept = {name: read_json(path, DAMAGED) for name, path in paths.items() if path.exists()}
         before = kept.get("result", {})
         same = (
             kept.get("plan") == json.loads(self.plan.to_json())
             and before.get("protocol", self.protocol) == self.protocol
         )
         if not same or kept.get("fingerprints", {}) != made:
-            raise ConfigError(f"{self.out} holds a run of other settings or other data; pass another --out")
+            raise ConfigError(OTHER_RUN.format(self.out))
         if not before:
             return
         self.commits = before.get("commits", {})

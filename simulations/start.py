@@ -1,5 +1,6 @@
 """Opens the domains of a simulation: the folders given, or the generated world."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from shared.console import Bars
 from shared.errors import ConfigError
 from shared.model import adapter_tensors, load_adapter_tensors
 from shared.plan import Plan
+from shared.whole import read_json
 from simulations.attacks.audit import audit
-from simulations.compare import Comparison
+from simulations.compare import DAMAGED, OTHER_RUN, Comparison
 from simulations.summary import summarise
 from simulations.world import write_world
 
@@ -25,8 +27,9 @@ ALLOWS = Limits(share_items=True)  # who simulates owns all the data, and asks b
 def start(
     folders: Sequence[Path], plan: Plan, protocol: str, run: Path, cache: Path, carrier: str, bars: Bars
 ) -> Comparison:
-    """One comparison in a run directory of its own. Raises DataError, ConfigError."""
-    refuse_used(run)
+    """One comparison in a run directory of its own, where one that was interrupted goes on. Raises DataError,
+    ConfigError."""
+    refuse_other(run, plan)
     domains = open_domains(folders, run / "world", plan.federation.seed, bars)
     return comparison(domains, Workshop(cache, tick=bars.tick), plan, protocol, run, carrier, bars)
 
@@ -114,7 +117,9 @@ def audit_domains(
     return found
 
 
-def refuse_used(run: Path) -> None:
-    """Raises ConfigError when a run is there already, finished or not; it stays as it is."""
-    if any((run / mark).exists() for mark in ("result.json", "current")):
-        raise ConfigError(f"{run} already holds a run; pass another --out")
+def refuse_other(run: Path, plan: Plan) -> None:
+    """Raises ConfigError when a run of another plan is there, before anything is written; it stays as it is."""
+    if any((run / mark).exists() for mark in ("plan.json", "result.json", "current")):
+        kept = read_json(run / "plan.json", DAMAGED)
+        if kept != json.loads(plan.to_json()):
+            raise ConfigError(OTHER_RUN.format(run))

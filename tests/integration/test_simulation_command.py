@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -75,12 +77,27 @@ def test_the_run_directory_is_whole_and_names_nobody(done, tiny_world):
     assert users & words((tiny_world["video"] / "video.inter").read_bytes())  # the check can fail
 
 
-def test_a_second_run_into_the_same_place_changes_nothing(done, tiny_world, tiny_base, cache):
+def test_a_run_of_other_settings_into_the_same_place_changes_nothing(done, tiny_world, tiny_base, cache):
     folder, _ = done
     before = {path: path.read_bytes() for path in (folder / "one").rglob("*") if path.is_file()}
-    _, said = run(folder, "simulations", *options(tiny_world, tiny_base, cache), "--out", "one", expect=2)
-    assert "already holds a run" in said
+    other = (*options(tiny_world, tiny_base, cache), "--set", "train.lr=0.5")
+    _, said = run(folder, "simulations", *other, "--out", "one", expect=2)
+    assert "holds a run of other settings or other data" in said
     assert before == {path: path.read_bytes() for path in (folder / "one").rglob("*") if path.is_file()}
+
+
+def test_a_run_that_was_interrupted_goes_on_where_it_was(done, tiny_world, tiny_base, cache, tmp_path):
+    folder, printed = done
+    shutil.copytree(folder / "one", tmp_path / "one")
+    place = tmp_path / "one" / "result.json"
+    left = json.loads(place.read_text())
+    for domain in left["domains"].values():
+        del domain["personal"]
+    place.write_text(json.dumps(left))
+    again, said = run(tmp_path, "simulations", *options(tiny_world, tiny_base, cache), "--out", "one", "--json")
+    assert "personal:" in said
+    assert [line for line in said.splitlines() if re.search("(zero_shot|local|federated|pooled): HR", line)] == []
+    assert json.loads(again)["domains"] == printed["domains"]
 
 
 def test_recommendations_for_a_user_and_for_a_history(done, tiny_world, cache):

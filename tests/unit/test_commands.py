@@ -198,11 +198,18 @@ def test_two_domains_of_one_name_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("mark", ["result.json", "current"])
-def test_a_used_run_directory_is_refused_before_the_world_is_written(tmp_path, mark):
+@pytest.mark.parametrize(
+    ("mark", "says"),
+    [
+        ("result.json", "plan.json is damaged"),
+        ("current", "plan.json is damaged"),
+        ("plan.json", "run of other settings"),
+    ],
+)
+def test_a_run_directory_of_another_run_is_refused_before_the_world_is_written(tmp_path, mark, says):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / mark).touch()
-    assert "run already holds a run; pass another --out" in misuse("simulations", "--out", "run")
+    (tmp_path / "run" / mark).write_text("{}")
+    assert says in misuse("simulations", "--out", "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [mark]
 
 
