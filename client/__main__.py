@@ -282,7 +282,7 @@ def status(
 ) -> None:
     """Print the results of the last finished run at home, and the privacy spent, as JSON."""
     with settled():
-        from client.store import AGAIN, Home, load
+        from client.store import AGAIN, Home, plan_at
         from shared.accounting import spent
         from shared.ledger import read_events
         from shared.whole import read_json
@@ -294,7 +294,7 @@ def status(
             )
         result: dict[str, Any] = read_json(home.result, AGAIN)
         if events := read_events(home.ledger):
-            result["privacy"] = spent(events, load(home).plan.privacy.delta)
+            result["privacy"] = spent(events, plan_at(home).privacy.delta)
         typer.echo(json.dumps(result, indent=2))
 
 

@@ -1,17 +1,16 @@
 """Refuses a task that would overspend: the data owner decides, whatever the server asks."""
 
-import json
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from client.store import Home
+from client.store import Home, plan_at
 from shared.accounting import epsilon, finite, noise_for, spent
-from shared.errors import BudgetError, DataError
+from shared.errors import BudgetError
 from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease, read_events
-from shared.plan import Plan, plan_from_json
+from shared.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -170,10 +169,7 @@ def spending(home: Home) -> dict[str, Any]:
 
     Raises DataError for a damaged ledger or a home without a finished run.
     """
-    try:
-        plan = plan_from_json(json.dumps(json.loads(home.about.read_text(encoding="utf-8"))["plan"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(f"{home.about} is missing or damaged; train again") from None
+    plan = plan_at(home)
     events = read_events(home.ledger)
     trainings = [event for event in events if isinstance(event, GaussianSteps)]
     found = spent(events, plan.privacy.delta)

@@ -84,8 +84,8 @@ def check_new_file(path: Path, option: str) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "a folder" if path.is_dir() else f"no folder {path.parent}"
         raise ConfigError(f"{option} {path}: expected the path of a file to write, found {found}")
-    if not os.access(path.parent, os.W_OK):
-        raise ConfigError(f"{option} {path}: {path.parent} may not be written to; check its permissions")
+    if not os.access(place := path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{option} {path}: {place} may not be written to; check its permissions")
 
 
 def border_of(issuer_keys: list[Path], code_book: Path | None) -> "Border | None":

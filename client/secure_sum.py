@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared import secure_payload as payload
-from shared.errors import ConfigError, PayloadError
+from shared.errors import ConfigError, DataError, PayloadError
 from shared.ledger import append_line
 from shared.node_key import NODE_CURVE
 from shared.payload import AdapterUpdate
@@ -190,13 +190,14 @@ class SecureSum:
         need = self.need if everybody else within.threshold(name)
         if len(pairs) + 1 < need:
             raise PayloadError(f"{len(pairs) + 1} members dealt shares, {need} are needed")
+        self.attempt = None  # breaking off below, it may not go on: shares would be held that no mask stands for
         for peer, sealed in pairs.items():
             both = unseal(self._channel(attempt, within, peer, name), sealed)
             attempt.held[peer] = (both[: len(both) // 2], both[len(both) // 2 :])
-        attempt.due = payload.ATTEND
         total = self._noised(attempt) + mask(attempt.seed, len(attempt.numbers))
         for peer in pairs:
             total = total + pair_mask(attempt.masking, name, within.members[peer], within, len(total))
+        attempt.due, self.attempt = payload.ATTEND, attempt
         return payload.masked(total)
 
     def _noised(self, attempt: Attempt) -> Ring:
@@ -224,6 +225,7 @@ class SecureSum:
             raise PayloadError("who is there and who is gone does not fit who dealt; begin the round again")
         if len(told.there) < self.need:
             raise PayloadError(f"{len(told.there)} members are there, {self.need} are needed")
+        self._remember(attempt, told.there)
         attempt.told, attempt.due = told, payload.OPEN
         return payload.attended(sign(self.identity.key, told.statement(within)))
 
@@ -247,7 +249,6 @@ class SecureSum:
                 f"{len(same)} members signed what {self.identity.name!r} was told of who is there, {self.need} are "
                 "needed: others are gone, or were told something else; begin the round again"
             )
-        self._remember(attempt, told.there)
         self.attempt = None
         near = told.among(attempt.held)
         seeds = {one: attempt.held[one][0] for one in near.there}
@@ -255,11 +256,22 @@ class SecureSum:
         return payload.blobs(payload.OPENED, seeds=seeds, keys=keys)
 
     def _remember(self, attempt: Attempt, there: frozenset[str]) -> None:
-        """On disk before a share is given. Raises PayloadError where the same was summed with others before."""
+        """On disk before it is signed: a sum opens by what two thirds signed, and two such share somebody honest.
+
+        Raises PayloadError where the same was to be summed with others before, or with noise that is now another.
+        """
         if self.sums is None:
             return
         summed = {"key": attempt.key, "there": sorted(there)}
-        before = [one for one in read_lines(self.sums) if one.get("key") == attempt.key]
+        known = read_lines(self.sums)
+        if any(one.keys() != summed.keys() for one in known):
+            raise DataError(f"{self.sums} is damaged; restore it from a backup")
+        before = [one for one in known if one["key"] == attempt.key]
+        if before and attempt.noise:
+            raise PayloadError(
+                "this round was summed before: once more, under fresh noise, it would tell more than was promised; "
+                "go on with the next"
+            )
         if any(one != summed for one in before):
             raise PayloadError(
                 "this round was summed before, with other members: the difference of both sums would be what some of "

@@ -127,6 +127,14 @@ def save_model(folder: Path, adapter: Tensors, private: dict[str, torch.Tensor])
         save_torch(private, path)
 
 
+def plan_at(home: Home) -> Plan:
+    """The plan of the last finished run. Raises DataError when there is none or it is damaged."""
+    try:
+        return plan_from_json(json.dumps(json.loads(home.about.read_text(encoding="utf-8"))["plan"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{home.about} is missing or damaged; {AGAIN}") from None
+
+
 def load(home: Home) -> Kept:
     """Read a finished run. Raises DataError when there is none or it is damaged."""
     if not home.about.is_file():

@@ -19,7 +19,9 @@ OWNER, PUBLIC = 0o600, 0o666  # who may read; the latter as the process's umask 
 
 def plain_name(name: str) -> bool:
     """Whether it can be a file's or a folder's, here and in a shell, with an ending behind it."""
-    return 0 < len(name.encode()) <= LONGEST and not name.startswith(".") and not set(name) & set("/\\\0\"'\n")
+    if not name.isprintable() or name.startswith(".") or set(name) & set("/\\\"'"):
+        return False
+    return 0 < len(name.encode()) <= LONGEST
 
 
 @contextmanager
@@ -98,9 +100,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     found = []
     for number, line in enumerate(raw[: raw.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            found.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
-            raise DataError(f"{path}, line {number} is damaged; restore the file from a backup") from None
+            one = json.loads(line)
+        except ValueError:
+            one = None
+        if not isinstance(one, dict):
+            raise DataError(f"{path}, line {number} is damaged; restore the file from a backup")
+        found.append(one)
     return found
 
 

@@ -19,7 +19,7 @@ from client.splits import Histories
 from shared.errors import ConfigError
 from shared.neighbours import Neighbours
 from shared.private import Private
-from shared.secure_sum import quorum
+from shared.secure_sum import FEWEST, quorum
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -78,6 +78,8 @@ def release(
     (``client/secure_sum.py``; masks cancel, and shares of normal noise add up to one draw). A third of them may be
     gone, so with all there it is more than asked for.
     """
+    if in_shares and len(devices) < FEWEST:
+        raise ConfigError(f"privacy.noise_by=devices takes {FEWEST} devices at least, found {len(devices)}")
     told = torch.from_numpy(summed(histories, devices, items))
     more = math.sqrt(len(devices) / quorum(len(devices))) if in_shares else 1.0
     return told.add_(chance.normal(told), alpha=multiplier * more)

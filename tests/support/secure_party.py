@@ -40,6 +40,7 @@ class Party:
             name: SecureSum(self.identities[name], None if sums is None else sums / name) for name in self.names
         }
         self.key = "a run and its round"
+        self.noise = 0.0
         self.silent: dict[str, set[str]] = {}
         self.heard: list[tuple[str, str, bytes]] = []  # (step, member, answer)
         self.sent = 0  # bytes to all members
@@ -76,7 +77,7 @@ class Party:
         if is_secure(raw):
             return self.members[name].answer(raw)
         task_from_bytes(raw)
-        return self.members[name].announce(self.updates[name], CAP, task_digest(raw), self.key)
+        return self.members[name].announce(self.updates[name], CAP, task_digest(raw), self.key, self.noise)
 
     def mean(self, names) -> dict[str, np.ndarray]:
         """The slow truth: the weighted mean of the updates of these members."""

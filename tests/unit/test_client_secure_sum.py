@@ -231,6 +231,47 @@ def test_pairs_dealt_in_another_attempt_are_refused(party):
         party.members["d000"].answer(payload.blobs(payload.MASK, pairs=mixed))
 
 
+def test_a_masking_that_broke_off_is_not_taken_again(party):
+    """Shares would be held of members whose masks are not in the numbers: with those called gone, nothing covers it."""
+    handed = to_masking(party)["d000"]
+    with pytest.raises(PayloadError, match="not sealed by"):
+        party.members["d000"].answer(payload.blobs(payload.MASK, pairs={**handed, "d003": b"spoiled"}))
+    with pytest.raises(PayloadError, match="expected a task to train next"):
+        party.members["d000"].answer(payload.blobs(payload.MASK, pairs={k: handed[k] for k in ("d001", "d002")}))
+
+
+def test_a_round_is_remembered_before_it_is_signed(tmp_path):
+    """Else two sums with other members could be opened by those who were in one of them alone."""
+    party = Party(4, sums=tmp_path)
+    to_opening(party)
+    party.members["d000"].answer(payload.attend(attendance("0123", "")))  # and that sum never opens
+    to_opening(party)
+    with pytest.raises(PayloadError, match="summed before, with other members"):
+        party.members["d000"].answer(payload.attend(attendance("012", "3")))
+    party.members["d000"].answer(payload.attend(attendance("0123", "")))
+
+
+def test_a_noised_round_is_summed_once(tmp_path):
+    """Each time has fresh noise: many times would have next to none."""
+    party = Party(4, sums=tmp_path)
+    party.noise = 1.0
+    party.run()
+    with pytest.raises(FederationError):
+        party.run()
+    assert "once more, under fresh noise, it would tell more than was promised" in party.told["d000"]
+
+
+@pytest.mark.parametrize(("at", "says"), [("mask", "5 members are there, 6 are needed"), ("deal", "5 members dealt")])
+def test_two_thirds_of_all_that_are_known_and_not_of_those_in_the_sum(at, says):
+    nine = strangers([f"d{row:03d}" for row in range(9)])
+    party = Party(6, nine)
+    assert len(party.run().summed) == 6
+    party.silent = {at: {"d004"}}  # five of the six, which were two thirds of these
+    with pytest.raises(FederationError):
+        party.run()
+    assert says in party.told["d000"]
+
+
 def test_with_too_few_who_dealt_nothing_is_masked(party):
     handed = to_masking(party)["d000"]
     few = {name: handed[name] for name in list(handed)[:1]}  # two with itself, of four; three are needed
@@ -247,6 +288,7 @@ def test_with_too_few_who_dealt_nothing_is_masked(party):
         ("01", "23", "2 members are there, 3 are needed"),
         ("123", "0", "does not fit"),  # its own key
         ("012", "", "does not fit"),
+        ("0127", "3", "does not fit"),  # somebody who is not in this sum
         ("0", "123", "1 members are there"),  # everybody else's masks with it: its update would lie open
     ],
 )
@@ -290,6 +332,29 @@ def test_signatures_that_hold_are_counted_and_no_others(party):
         with pytest.raises(PayloadError, match="2 members signed what 'd000' was told of who is there, 3 are needed"):
             party.members["d000"].answer(payload.blobs(payload.OPEN, signatures=true | change))
     party.members["d000"].answer(payload.blobs(payload.OPEN, signatures=true | {"d003": b"spoiled"}))
+
+
+def test_who_is_gone_or_unknown_signs_nothing(party):
+    to_opening(party)
+    told = attendance("012", "3")
+    true = payload.table_from(payload.unpack(signatures(party, told), payload.OPEN)[1], "signatures")
+    gone = sign(party.identities["d003"].key, told.statement(party.members["d000"].attempt.circle))
+    without = {name: true[name] for name in ("d000", "d001")} | {"d003": gone, "nobody": gone}
+    with pytest.raises(PayloadError, match="2 members signed"):
+        party.members["d000"].answer(payload.blobs(payload.OPEN, signatures=without))
+
+
+def test_an_attendance_is_signed_with_all_that_it_says():
+    one, other = circle(announcements(Party(4))), circle(announcements(Party(4)))
+    told = attendance("012", "3")
+    statements = {
+        told.statement(one),
+        told.statement(other),  # a signature of another sum is worth nothing
+        attendance("0123", "").statement(one),
+        attendance("012", "").statement(one),
+        attendance("01", "3").statement(one),
+    }
+    assert len(statements) == 5
 
 
 def test_shares_are_given_once(party):

@@ -93,7 +93,7 @@ def test_lines_up_to_the_last_whole_one(tmp_path):
     assert read_lines(path) == []
     path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": ')
     assert read_lines(path) == [{"a": 1}, {"a": 2}]
-    for damaged in (b'{"a": 1}\n{"a"\n', b'{"a": 1}\n3\n'):
+    for damaged in (b'{"a": 1}\n{"a"\n', b'{"a": 1}\n3\n', b'{"a": 1}\n[]\n'):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="line 2 is damaged; restore the file from a backup"):
             read_lines(path)
@@ -104,4 +104,4 @@ def test_lines_up_to_the_last_whole_one(tmp_path):
 
 def test_names_that_files_can_have():
     assert all(map(plain_name, ("video", "Klassik & Jazz", "книги", "a.b")))
-    assert not any(map(plain_name, ("", ".", "..", ".a", "a/b", "a\\b", "a\0", "a'b", "a\nb", "я" * 101)))
+    assert not any(map(plain_name, ("", ".", "..", ".a", "a/b", "a\\b", "a\0", "a'b", "a\nb", "я" * 101, "\udcff")))

@@ -77,21 +77,27 @@ def test_devices_that_add_the_noise_themselves_make_the_same_release():
     told = Histories.from_lists([[0, 1, 2], [1, 0], [3, 4], [5, 6, 7], [2, 9], [1, 2]])
     devices = np.arange(6)
     truth = summed(told, devices, items)
-    for silent in (set(), {0, 4}):  # with a third gone what is left is enough
+    # With a third gone what is left is enough; and what is needed is two thirds of all who are known.
+    for silent, known, need in ((set(), 6, 4), ({0, 4}, 6, 4), (set(), 8, 6)):
         there = [one for one in range(6) if one not in silent]
-        found = summed_by_themselves(told, items, sigma, silent)
+        found = summed_by_themselves(told, items, sigma, silent, known)
         noise = found - summed(told, np.array(there), items)
-        expected = sigma * math.sqrt(len(there) / 4)  # four of six are needed
+        expected = sigma * math.sqrt(len(there) / need)
         assert noise.std() == pytest.approx(expected, abs=4 * expected / math.sqrt(2 * items**2))
         assert noise.mean() == pytest.approx(0, abs=4 * expected / items)
     at_once = release(told, devices, items, sigma, Repeatable(3), in_shares=True).numpy() - truth
     assert at_once.std() == pytest.approx(sigma * math.sqrt(6 / 4), abs=4 * sigma * 1.5 / math.sqrt(2 * items**2))
 
 
-def summed_by_themselves(told, items, sigma, silent):
+def test_fewer_than_three_hide_nobody_in_their_sum():
+    with pytest.raises(ConfigError, match="takes 3 devices at least, found 2"):
+        release(Histories.from_lists([[0, 1], [1, 2]]), np.arange(2), ITEMS, 1.0, Repeatable(1), in_shares=True)
+
+
+def summed_by_themselves(told, items, sigma, silent, known):
     """(items, items) of a secure sum whose members are devices, some of which are silent when they are to mask."""
     names = [f"d{row}" for row in range(len(told))]
-    identities = strangers(names).values()
+    identities = list(strangers([f"d{row}" for row in range(known)]).values())[: len(names)]
     members = [SecureSum(one, chance=Unforeseen(bytes([row] * 32))) for row, one in enumerate(identities)]
     task = Task("train", 1, Plan(federation=FederationPlan(secure=True)), {"told": np.zeros(items**2, np.float32)}, "b")
     steps = iter(("announce", "deal", "mask", "attend", "open"))
