@@ -261,7 +261,10 @@ def test_a_noised_round_is_summed_once(tmp_path):
     assert "once more, under fresh noise, it would tell more than was promised" in party.told["d000"]
 
 
-@pytest.mark.parametrize(("at", "says"), [("mask", "5 members are there, 6 are needed"), ("deal", "5 members dealt")])
+@pytest.mark.parametrize(
+    ("at", "says"),
+    [("deal", "5 members dealt"), ("mask", "5 members are there, 6 are needed"), ("attend", "5 members signed what")],
+)
 def test_two_thirds_of_all_that_are_known_and_not_of_those_in_the_sum(at, says):
     nine = strangers([f"d{row:03d}" for row in range(9)])
     party = Party(6, nine)
