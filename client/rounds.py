@@ -122,8 +122,19 @@ class DomainMember:
         asked = name_of(task) if task.plan.private else ""
         if asked and (kept := load_released(self.home, asked)) is not None:
             return kept
-        corpus = self.corpus(task.plan)
         released = released_names(task.plan, list(common(task.adapter)))
+        try:
+            update = self._trained(task, model, released)
+        except TrainingError as error:
+            nothing = {name: np.zeros_like(task.adapter[name]) for name in released}
+            error.instead = AdapterUpdate(self.name, task.round, nothing, 0.0, task.base)
+            raise
+        if asked:
+            keep_released(self.home, asked, update)
+        return update
+
+    def _trained(self, task: Task, model: Recommender, released: frozenset[str]) -> AdapterUpdate:
+        corpus = self.corpus(task.plan)
         place = ("client", self.name, task.round)
         items: Tensors = {}
         quality: float | None = None
@@ -154,10 +165,7 @@ class DomainMember:
         delta = {name: after[name] - task.adapter[name] for name in sorted(released)}
         must_move(delta)
         weight = float(declared(len(sampled_users(corpus))))
-        update = AdapterUpdate(self.name, task.round, {**delta, **items}, weight, task.base, quality)
-        if asked:
-            keep_released(self.home, asked, update)
-        return update
+        return AdapterUpdate(self.name, task.round, {**delta, **items}, weight, task.base, quality)
 
     def private_before(self, task: Task, model: Recommender) -> tuple[Private | None, bool]:
         """The private parameters that a task starts with, and whether rounds trained them: as the run's last left them,

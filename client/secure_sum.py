@@ -274,8 +274,8 @@ class SecureSum:
             )
         if any(one != summed for one in before):
             raise PayloadError(
-                "this round was summed before, with other members: the difference of both sums would be what some of "
-                "them sent; begin it again when the same are there, or begin a new run"
+                "this round was to be summed with other members before: the difference of both sums would be what some "
+                "of them sent; begin it again when the same are there, or begin a new run"
             )
         if not before:
             append_line(self.sums, summed)

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import grpc
 
 from client.secure_sum import SecureSum
-from shared.errors import BudgetError, DataError, IsthmusError
+from shared.errors import BudgetError, DataError, IsthmusError, TrainingError
 from shared.payload import MAX_BYTES, AdapterUpdate, Task, run_of, task_from_bytes, update_to_bytes
 from shared.plan import Plan
 from shared.secure_payload import is_secure
@@ -84,14 +84,23 @@ class Desk:
             self.finished.set()
             return b""
         check_secrecy(task.plan, self.secure is not None)
-        update = self.member.train(task)
         if self.secure is None:
-            answer = update_to_bytes(update)
+            answer = update_to_bytes(self.member.train(task))
         else:
-            cap, key = task.plan.federation.weight_cap, f"{run_of(task)} {task.round}"
-            answer = self.secure.announce(update, cap, task_digest(raw), key)
+            cap, key = task.plan.federation.weight_cap, f"{run_of(task)} {task.run} {task.round}"
+            answer = self.secure.announce(self._trained(task), cap, task_digest(raw), key)
         self.say(f"round {task.round}: trained and answered ({time.monotonic() - start:.1f} s)")
         return answer
+
+    def _trained(self, task: Task) -> AdapterUpdate:
+        """For a secure sum: who can learn nothing from this task adds nothing, and the server does not hear who."""
+        try:
+            return self.member.train(task)
+        except TrainingError as error:
+            if error.instead is None:
+                raise
+            self._keep(str(error))
+            return cast(AdapterUpdate, error.instead)
 
     def _keep(self, text: str) -> None:
         self.say(f"a task failed; the reason is in {self.log}")

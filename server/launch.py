@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from server import registry
@@ -103,7 +104,8 @@ def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> Non
         registry.refuse_used(run_dir)  # before the seconds that the first adapter takes
         adapter, released, base = (start or first_adapter)(plan)
         memory = aggregator_for(plan).init()
-        registry.begin(run_dir, ServerState(1, plan, adapter, released, base, memory))
+        run = token_hex(16) if plan.federation.secure else ""
+        registry.begin(run_dir, ServerState(1, plan, adapter, released, base, memory, run=run))
     for mark in ("done.json", "error.json", "members.json"):
         (run_dir / mark).unlink(missing_ok=True)
 

@@ -27,6 +27,7 @@ class ServerState:
     base: str
     memory: Any = None
     report: dict[str, Any] = field(default_factory=dict)  # of the last round, for the log
+    run: str = ""  # of a secure sum: what tells two runs of one plan apart
 
 
 def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerState:
@@ -79,7 +80,8 @@ def tasks(state: ServerState, aggregator: Aggregator, kind: str) -> TaskFor:
     def task_for(domain: str) -> Task:
         # Yes or no: how much would tell a domain how large its kin are.
         kin = kind == "finish" and aggregator.others(state.memory, domain) >= KIN
-        return Task(kind, state.round, state.plan, adapter_for(state, aggregator, domain), state.base, kin)
+        adapter = adapter_for(state, aggregator, domain)
+        return Task(kind, state.round, state.plan, adapter, state.base, kin, state.run)
 
     return task_for
 

@@ -13,6 +13,8 @@ IsthmusError
 +-- FederationError   a round or a run of the federation failed
 """
 
+from typing import Any
+
 
 class IsthmusError(Exception):
     """Anything the user can mend; printed as one line, never as a traceback."""
@@ -47,7 +49,12 @@ class PayloadError(IsthmusError):
 
 
 class TrainingError(IsthmusError):
-    """Training moved nothing, or ran into numbers that are not finite."""
+    """Training moved nothing, or ran into numbers that are not finite.
+
+    ``instead`` is an update of nothing, of weight 0, for a secure sum: a refusal there would tell of one domain.
+    """
+
+    instead: Any = None
 
 
 class BudgetError(IsthmusError):

@@ -320,8 +320,12 @@ def test_training_that_moves_nothing_is_an_error():
 
 def test_a_learning_rate_of_nothing_stops_the_run(members, tiny_base):
     plan = tiny_plan(tiny_base, "train.lr=0.0", "train.lora_lr=0.0")
-    with pytest.raises(TrainingError, match="moved nothing"):
-        members[0].train(first_task(plan)[0])
+    task, released = first_task(plan)
+    with pytest.raises(TrainingError, match="moved nothing") as failed:
+        members[0].train(task)
+    nothing = failed.value.instead  # what a secure sum takes
+    assert (nothing.weight, nothing.delta.keys()) == (0.0, released)
+    assert all(value.shape == task.adapter[name].shape and not value.any() for name, value in nothing.delta.items())
 
 
 def test_weights_tell_no_count():

@@ -14,8 +14,8 @@ from support.fake_member import FakeMember, fake_plan, fake_start
 from client.relay import call, relay
 from client.secure_sum import SecureSum, strangers
 from client.worker import Desk, serving
-from shared.errors import BudgetError, DataError
-from shared.payload import Task, task_to_bytes, update_from_bytes
+from shared.errors import BudgetError, DataError, TrainingError
+from shared.payload import AdapterUpdate, Task, task_to_bytes, update_from_bytes
 from shared.secure_payload import announcement_from, deal
 from shared.wire import Answer, answer_to_record, question_to_record, task_to_record
 
@@ -160,6 +160,33 @@ def test_in_a_secure_sum_the_update_stays(desk, socket):
     assert desk.member.trained == [1]
     assert "not signed" in ask(socket, deal([replace(announcement_from(raw), masking=bytes(32))])).reason
     assert ask(socket, task_to_bytes(task("finish"))).reason == ""
+
+
+def test_in_a_secure_sum_nobody_hears_who_learnt_nothing(desk, socket):
+    """Or by tasks made for it a server would read one domain's data off who fails."""
+    desk.secure = SecureSum(strangers(["video"])["video"])
+    failed = TrainingError("the loss is nan in epoch 1")
+    desk.member.train = lambda task: raised(failed)
+    assert "the loss is nan" in ask(socket, task_to_bytes(secret_task())).reason  # it did not say what else to sum
+    failed.instead = AdapterUpdate("video", 1, {"lora_B": np.zeros(6, np.float32)}, 0.0, "base")
+    answer = ask(socket, task_to_bytes(secret_task()))
+    assert (announcement_from(answer.raw).name, answer.reason) == ("video", "")
+    np.testing.assert_array_equal(desk.secure.attempt.numbers, np.zeros(7))  # the last is the weight
+    assert "the loss is nan" in desk.log.read_text()
+
+
+def raised(error):
+    raise error
+
+
+def test_two_runs_of_one_plan_are_two(desk, socket):
+    """Else who was there once would have to be there in every run of that plan."""
+    desk.secure = SecureSum(strangers(["video"])["video"])
+    keys = set()
+    for name in ("one", "two"):
+        ask(socket, task_to_bytes(replace(secret_task(), run=name)))
+        keys.add(desk.secure.attempt.key)
+    assert len(keys) == 2
 
 
 def test_no_worker(tmp_path):
