@@ -23,7 +23,7 @@ from shared.tables import drop_rows, read_table
 from shared.whole import read_json, read_lines, sweep
 
 USER_COLUMNS = ("user_id", "source_id", "target_id")
-UNFINISHED = "remove it to begin the forgetting again"
+UNFINISHED = "restore it from a backup: it says whose forgetting was stopped in the middle"
 USER_TABLE = "user.weight"  # among private parameters: a row for each user
 STAYS = (
     "What was learnt from many users at once stays until the next training, which leaves this one out: item biases and "

@@ -96,11 +96,10 @@ def audit(
     Ends with status 1 where the log of what was shown was changed. With a command: complaints, the log.
     """
     if (command := context.invoked_subcommand) is not None:
-        early = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        if early:  # they would count for nothing
-            option = "json" if early[0] == "as_json" else early[0]
+        given = {one for one in context.params if context.get_parameter_source(one) is ParameterSource.COMMANDLINE}
+        if early := [one.opts[0] for one in context.command.params if one.name in given]:  # they count for nothing
             with settled():
-                raise ConfigError(f"--{option} stands before {command}: options of a command come after it")
+                raise ConfigError(f"{early[0]} stands before {command}: options of a command come after it")
         return
     with settled():
         import torch

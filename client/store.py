@@ -15,7 +15,7 @@ from safetensors.torch import save_file as save_torch
 from shared.errors import DataError, PayloadError
 from shared.payload import AdapterUpdate, Tensors, dense, update_from_bytes, update_to_bytes
 from shared.plan import Plan, plan_from_json
-from shared.whole import aside, write_whole
+from shared.whole import aside, read_json, write_whole
 
 AGAIN = "train again"
 
@@ -130,8 +130,8 @@ def save_model(folder: Path, adapter: Tensors, private: dict[str, torch.Tensor])
 def plan_at(home: Home) -> Plan:
     """The plan of the last finished run. Raises DataError when there is none or it is damaged."""
     try:
-        return plan_from_json(json.dumps(json.loads(home.about.read_text(encoding="utf-8"))["plan"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return plan_from_json(json.dumps(read_json(home.about, AGAIN)["plan"]))
+    except KeyError:
         raise DataError(f"{home.about} is missing or damaged; {AGAIN}") from None
 
 

@@ -49,10 +49,14 @@ def refuse_used(run_dir: Path) -> None:
 
 
 def plan_of(run_dir: Path) -> Plan:
-    """The plan that a run was begun with. Raises ConfigError when the directory holds no run."""
+    """The plan that a run was begun with. Raises ConfigError when there is no run, FederationError on a damaged one."""
+    return _last(run_dir).plan
+
+
+def _last(run_dir: Path) -> ServerState:
     if not (run_dir / "current").exists():
         raise ConfigError(f"{run_dir} holds no run to resume; start without --resume")
-    return plan_from_json(_read(run_dir / "plan.json").decode())
+    return load_state(run_dir)
 
 
 def resume(run_dir: Path, plan_json: str) -> ServerState:
@@ -60,8 +64,7 @@ def resume(run_dir: Path, plan_json: str) -> ServerState:
 
     Raises ConfigError when the directory holds no run or a run of another plan.
     """
-    plan_of(run_dir)
-    state = load_state(run_dir)
+    state = _last(run_dir)
     if state.plan.to_json() != plan_json:
         raise ConfigError(f"{run_dir} holds a run of another plan; use the settings in its plan.json or another dir")
     reports = [_manifest(run_dir, number)["report"] for number in range(1, state.round)]

@@ -135,6 +135,8 @@ class _Sum:
     def _mean(self, total: Floats, there: Sequence[str]) -> AdapterUpdate:
         weight = float(total[-1])
         most = self.task.plan.federation.weight_cap * len(there)
+        if weight == 0:
+            raise PayloadError("no member learnt anything from this task; each has the reason in its own log")
         if not 0 < weight <= most:  # a mask that was left over makes any number, hardly one of these
             raise PayloadError(f"the sum has weight {weight:g}, expected {most:g} at most; a member broke the rules")
         mean = (total[:-1] / weight).astype(np.float32)

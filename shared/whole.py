@@ -81,12 +81,15 @@ def read_bounded(path: Path, most: int, again: str) -> bytes:
     return raw
 
 
-def read_json(path: Path, again: str) -> Any:
-    """What an own file says. Raises DataError where it is no JSON; ``again`` says how to get another."""
+def read_json(path: Path, again: str) -> dict[str, Any]:
+    """The object in an own file. Raises DataError where there is none; ``again`` says how to get another."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise DataError(f"{path} is damaged; {again}") from None
+        found = None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is missing or damaged; {again}")
+    return found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -56,6 +56,15 @@ UNKNOWN = ""  # a domain that the server never heard of
 METHODS = ("zero_shot", "local", "federated", "personal", "adopted", "pooled", "devices", "together")
 
 
+def check_plan(run: Path, plan: Plan) -> bool:
+    """Whether a run of this plan is there already. Raises ConfigError on one of another, DataError on a damaged one."""
+    if not any((run / mark).exists() for mark in ("plan.json", "fingerprints.json", "result.json", "current")):
+        return False
+    if read_json(run / "plan.json", DAMAGED) != json.loads(plan.to_json()):
+        raise ConfigError(OTHER_RUN.format(run))
+    return True
+
+
 @dataclass
 class Comparison:
     """One simulation: its members, its run directory, and the cells that are done."""
@@ -122,16 +131,12 @@ class Comparison:
 
     def reopen(self, made: dict[str, Any]) -> None:
         """Take over the cells of an interrupted run of the same plan on the same data."""
-        paths = {name: self.out / f"{name}.json" for name in ("plan", "fingerprints", "result")}
-        if not any(path.exists() for path in paths.values()):
+        if not check_plan(self.out, self.plan):
             return
+        paths = {name: self.out / f"{name}.json" for name in ("fingerprints", "result")}
         kept = {name: read_json(path, DAMAGED) for name, path in paths.items() if path.exists()}
         before = kept.get("result", {})
-        same = (
-            kept.get("plan") == json.loads(self.plan.to_json())
-            and before.get("protocol", self.protocol) == self.protocol
-        )
-        if not same or kept.get("fingerprints", {}) != made:
+        if before.get("protocol", self.protocol) != self.protocol or kept.get("fingerprints", {}) != made:
             raise ConfigError(OTHER_RUN.format(self.out))
         if not before:
             return

@@ -281,9 +281,12 @@ def train_under_promise(
     In a simulation, so the draws come from the run's seed. Raises BudgetError where the domain's limit is in the way.
     """
     corpus, ledger = member.corpus(plan), devices_ledger(member)
-    calls = schedule(plan, len(sampled_users(corpus)))
+    users = len(sampled_users(corpus))
+    calls = schedule(plan, users)
     if calls.told is not None:
         transitions.check_catalogue(len(corpus.space))
+    if plan.privacy.noise_by == "devices":
+        transitions.check_shares(users)
     check_protocol(plan, member.protocol)
     with reserved(ledger):
         *first, last = calls.events

@@ -43,6 +43,12 @@ def check_catalogue(items: int) -> None:
         )
 
 
+def check_shares(devices: int) -> None:
+    """Raises ConfigError for a secure sum of so few that noise in shares falls short of what is promised."""
+    if devices < FEWEST:
+        raise ConfigError(f"privacy.noise_by=devices takes {FEWEST} devices at least, found {devices}")
+
+
 def of_device(history: Ints, items: int) -> tuple[Ints, Floats]:
     """What one device tells: (pairs as first * items + second, their weights), of length 1 or empty."""
     pairs, weights = [], []
@@ -78,11 +84,11 @@ def release(
     (``client/secure_sum.py``; masks cancel, and shares of normal noise add up to one draw). A third of them may be
     gone, so with all there it is more than asked for.
     """
-    if in_shares and len(devices) < FEWEST:
-        raise ConfigError(f"privacy.noise_by=devices takes {FEWEST} devices at least, found {len(devices)}")
+    if in_shares:
+        check_shares(len(devices))
+        multiplier *= math.sqrt(len(devices) / quorum(len(devices)))
     told = torch.from_numpy(summed(histories, devices, items))
-    more = math.sqrt(len(devices) / quorum(len(devices))) if in_shares else 1.0
-    return told.add_(chance.normal(told), alpha=multiplier * more)
+    return told.add_(chance.normal(told), alpha=multiplier)
 
 
 def table(noised: torch.Tensor) -> Neighbours:

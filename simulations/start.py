@@ -1,6 +1,5 @@
 """Opens the domains of a simulation: the folders given, or the generated world."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +14,8 @@ from shared.console import Bars
 from shared.errors import ConfigError
 from shared.model import adapter_tensors, load_adapter_tensors
 from shared.plan import Plan
-from shared.whole import read_json
 from simulations.attacks.audit import audit
-from simulations.compare import DAMAGED, OTHER_RUN, Comparison
+from simulations.compare import Comparison, check_plan
 from simulations.summary import summarise
 from simulations.world import write_world
 
@@ -29,7 +27,7 @@ def start(
 ) -> Comparison:
     """One comparison in a run directory of its own, where one that was interrupted goes on. Raises DataError,
     ConfigError."""
-    refuse_other(run, plan)
+    check_plan(run, plan)  # before the generated world is written into it
     domains = open_domains(folders, run / "world", plan.federation.seed, bars)
     return comparison(domains, Workshop(cache, tick=bars.tick), plan, protocol, run, carrier, bars)
 
@@ -115,11 +113,3 @@ def audit_domains(
         corpus = build_corpus(domain, "loo", workshop.space(plan, domain), plan)
         found[domain.name] = audit(model, corpus, plan, users, shadows, bars.say, bars.tick)
     return found
-
-
-def refuse_other(run: Path, plan: Plan) -> None:
-    """Raises ConfigError when a run of another plan is there, before anything is written; it stays as it is."""
-    if any((run / mark).exists() for mark in ("plan.json", "result.json", "current")):
-        kept = read_json(run / "plan.json", DAMAGED)
-        if kept != json.loads(plan.to_json()):
-            raise ConfigError(OTHER_RUN.format(run))

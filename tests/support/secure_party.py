@@ -6,11 +6,12 @@ import numpy as np
 
 from client.secure_sum import Identity, SecureSum, strangers
 from server.secure_sum import secure_carrier
+from shared import secure_payload as payload
 from shared.errors import PayloadError
 from shared.payload import AdapterUpdate, Task, task_from_bytes
 from shared.plan import FederationPlan, Plan
 from shared.secure_payload import is_secure
-from shared.secure_sum import task_digest
+from shared.secure_sum import Attendance, task_digest
 
 STEPS = ("announce", "deal", "mask", "attend", "open")
 CAP = 4096.0
@@ -87,3 +88,31 @@ class Party:
             key: sum(weights[name] / total * self.updates[name].delta[key].astype(np.float64) for name in names)
             for key in RELEASED
         }
+
+
+def announcements(party):
+    return [announcement(party, name) for name in party.names]
+
+
+def announcement(party, name, task="0" * 64):
+    return payload.announcement_from(party.members[name].announce(party.updates[name], CAP, task, party.key))
+
+
+def to_masking(party):
+    """All have dealt; (what each is handed next, by name)."""
+    request = payload.deal(announcements(party))
+    pairs = {}
+    for name in party.names:
+        _, head, _ = payload.unpack(party.members[name].answer(request), payload.DEALT)
+        pairs[name] = payload.table_from(head, "pairs")
+    return {name: {other: pairs[other][name] for other in party.names if other != name} for name in party.names}
+
+
+def to_opening(party):
+    handed = to_masking(party)
+    for name in party.names:
+        party.members[name].answer(payload.blobs(payload.MASK, pairs=handed[name]))
+
+
+def attendance(there, gone):
+    return Attendance(frozenset(f"d00{row}" for row in there), frozenset(f"d00{row}" for row in gone))

@@ -1,47 +1,21 @@
 """What one member refuses, whoever asks."""
 
-from collections import Counter
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
-from support.secure_party import CAP, Party
+from support.secure_party import CAP, Party, announcement, announcements, attendance, to_masking, to_opening
 
 from client.secure_sum import NODE_CURVE, ec, read_identity, strangers
 from shared import secure_payload as payload
 from shared.errors import ConfigError, DataError, FederationError, PayloadError
-from shared.secure_sum import MOST, Attendance, circle, quorum, sign
+from shared.secure_sum import MOST, circle, sign
 
 
 @pytest.fixture
 def party():
     return Party(4)
-
-
-def announcements(party):
-    return [announcement(party, name) for name in party.names]
-
-
-def announcement(party, name, task="0" * 64):
-    return payload.announcement_from(party.members[name].announce(party.updates[name], CAP, task, party.key))
-
-
-def to_masking(party):
-    """All have dealt; (what each is handed next, by name)."""
-    request = payload.deal(announcements(party))
-    pairs = {}
-    for name in party.names:
-        _, head, _ = payload.unpack(party.members[name].answer(request), payload.DEALT)
-        pairs[name] = payload.table_from(head, "pairs")
-    return {name: {other: pairs[other][name] for other in party.names if other != name} for name in party.names}
-
-
-def to_opening(party):
-    handed = to_masking(party)
-    for name in party.names:
-        party.members[name].answer(payload.blobs(payload.MASK, pairs=handed[name]))
 
 
 def test_a_server_that_swaps_a_key_is_caught(party):
@@ -97,111 +71,6 @@ def test_a_server_cannot_choose_a_few_of_all_that_are_known():
     with pytest.raises(PayloadError, match="5 of the 9 domains in --members take part in this sum, 6 are needed"):
         party.members["d000"].answer(payload.deal(shown[:5]))
     party.members["d000"].answer(payload.deal(shown[:6]))
-
-
-class Lies:
-    """A server with the last ``bad`` of the members on its side, and d000 as its victim.
-
-    It collects numbers and shares of secrets, tells each honest member of who is there what it likes, has its own
-    members sign anything, and hands each the signatures that hold.
-    """
-
-    def __init__(self, party, bad):
-        self.party, self.bad = party, party.names[len(party.names) - bad :]
-        self.honest = party.names[: len(party.names) - bad]
-        self.within = None
-
-    def begin(self, pairs_for=lambda name, others: others):
-        """Up to the numbers; ``pairs_for`` (a member, the others) whose pairs it is handed."""
-        shown = announcements(self.party)
-        self.within = circle(shown)
-        pairs = {}
-        for name in self.party.names:
-            _, head, _ = payload.unpack(self.party.members[name].answer(payload.deal(shown)), payload.DEALT)
-            pairs[name] = payload.table_from(head, "pairs")
-        for name in self.party.names:
-            others = pairs_for(name, [other for other in self.party.names if other != name])
-            handed = {other: pairs[other][name] for other in others}
-            self.party.members[name].answer(payload.blobs(payload.MASK, pairs=handed))
-
-    def shares(self, told):
-        """How many shares of each member's (seed, key) came, honest members ``told`` each (there, gone)."""
-        signatures, lists = {}, {name: Attendance(*map(frozenset, told[name])) for name in self.honest if name in told}
-        for name, one in lists.items():
-            with suppress(PayloadError):
-                answer = self.party.members[name].answer(payload.attend(one))
-                signatures.setdefault(one, {})[name] = payload.signature_from(answer)
-        seeds, keys = (Counter(dict.fromkeys(self.party.names, len(self.bad))) for _ in range(2))  # its own hold both
-        for name, one in lists.items():
-            theirs = {bad: sign(self.party.identities[bad].key, one.statement(self.within)) for bad in self.bad}
-            handed = payload.blobs(payload.OPEN, signatures=signatures.get(one, {}) | theirs)
-            with suppress(PayloadError):
-                _, head, _ = payload.unpack(self.party.members[name].answer(handed), payload.OPENED)
-                seeds.update(payload.table_from(head, "seeds").keys())
-                keys.update(payload.table_from(head, "keys").keys())
-        return seeds, keys
-
-    def both_secrets(self):
-        """Whether both of d000's open when half of the others hear that it is gone."""
-        self.begin()
-        names = set(self.party.names)
-        told = dict.fromkeys(self.honest, (names, ()))
-        told |= {name: (names - {"d000"}, {"d000"}) for name in self.honest[1::2]}
-        seeds, keys = self.shares(told)
-        return min(seeds["d000"], keys["d000"]) >= self.within.threshold("d000")
-
-    def stripped(self, told_by):
-        """Whether d000's masks all come off: its own, and those with members whose keys open.
-
-        It is given pairs of its masks with as few as it takes; ``told_by`` (all names, those few, how many may be
-        gone) is whom each honest member hears to be gone.
-        """
-        need, names = quorum(len(self.party.names)), self.party.names
-        few = self.honest[1 : need - len(self.bad)]
-        self.begin(lambda name, others: [*few, *self.bad] if name == "d000" else others)
-        gone = told_by(self.honest[1:], few, len(names) - need)
-        seeds, keys = self.shares({name: (set(names) - away, away) for name, away in gone.items()})
-        return min([seeds["d000"], *(keys[name] for name in few)]) >= self.within.threshold("d000")
-
-
-def one_list(members, few, most):
-    """All but those few sign that they are gone."""
-    return {name: set(few) for name in members if name not in few}
-
-
-def many_lists(members, few, most):
-    """Each hears that some of the few are gone, never itself, so that shares of all their keys come together."""
-    told, came = {}, Counter(dict.fromkeys(few, 0))
-    for name in sorted(members, key=lambda name: name not in few):
-        told[name] = set(sorted(set(few) - {name}, key=lambda one: came[one])[:most])
-        came.update(told[name])
-    return told
-
-
-@pytest.mark.parametrize("count", [4, 5, 6, 9, 10, 15])
-def test_fewer_than_a_third_on_the_servers_side_learn_nothing(count):
-    bad = (count - 1) // 3
-    assert not Lies(Party(count), bad).both_secrets()
-    assert not Lies(Party(count), bad).stripped(one_list)
-    assert not Lies(Party(count), bad).stripped(many_lists)
-
-
-def test_these_attacks_work_where_more_are_on_the_servers_side():
-    assert Lies(Party(9), 5).both_secrets()
-    assert Lies(Party(9), 3).stripped(one_list)
-
-
-def test_all_who_open_were_told_the_same(party):
-    """Of four, what three were told opens and what two were told does not."""
-    lies = Lies(party, 0)
-    lies.begin()
-    names = set(party.names)
-    most, other = (names, ()), (names - {"d003"}, {"d003"})
-    assert not any(map(Counter.total, lies.shares({"d000": most, "d001": most, "d002": other})))
-    lies = Lies(Party(4, party.identities), 0)
-    lies.begin()
-    seeds, keys = lies.shares({"d000": most, "d001": most, "d002": other, "d003": most})
-    assert (set(seeds.values()), keys.total()) == ({3}, 0)
 
 
 def test_one_round_is_summed_with_one_set_of_members_alone(tmp_path):
@@ -306,10 +175,6 @@ def test_what_is_opened(party, there, gone, message):
     _, head, _ = payload.unpack(party.members["d000"].answer(signatures(party, told)), payload.OPENED)
     seeds, keys = payload.table_from(head, "seeds"), payload.table_from(head, "keys")
     assert (sorted(seeds), sorted(keys)) == ([f"d00{row}" for row in there], [f"d00{row}" for row in gone])
-
-
-def attendance(there, gone):
-    return Attendance(frozenset(f"d00{row}" for row in there), frozenset(f"d00{row}" for row in gone))
 
 
 def signatures(party, told, names=None):

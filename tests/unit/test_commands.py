@@ -6,22 +6,14 @@ from dataclasses import fields
 from pathlib import Path
 
 import click
-import numpy as np
 import pytest
 import typer
-from support.fake_member import fake_plan, fake_start
-from typer.testing import CliRunner
+from support.commands import APPS, misuse, run
 
-from client.__main__ import app as client
-from server.__main__ import app as server
-from server.launch import prepare
 from shared.ledger import GaussianSteps, append_event
-from shared.passport import CodeBook
 from shared.plan import SECTIONS
-from simulations.__main__ import app as simulations
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-APPS = {"simulations": simulations, "client": client, "server": server}
 COMMANDS = [
     ("simulations",),
     ("simulations", "run"),
@@ -63,20 +55,6 @@ COMMANDS = [
 def elsewhere(tmp_path, monkeypatch):
     """Run in an empty folder: what misuse leaves behind shows there."""
     monkeypatch.chdir(tmp_path)
-
-
-def run(name: str, *words: object):
-    return CliRunner().invoke(APPS[name], [str(word) for word in words])
-
-
-def misuse(name: str, *words: object) -> str:
-    """The one line that misuse gets."""
-    result = run(name, *words)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def options(command: click.Command) -> set[str]:
@@ -201,8 +179,8 @@ def test_two_domains_of_one_name_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("mark", "says"),
     [
-        ("result.json", "plan.json is damaged"),
-        ("current", "plan.json is damaged"),
+        ("result.json", "plan.json is missing"),
+        ("current", "plan.json is missing"),
         ("plan.json", "run of other settings"),
     ],
 )
@@ -316,62 +294,6 @@ def write_domain(folder: Path, name: str) -> None:
 def test_a_scenario_refuses_what_it_does_not_know(words):
     line = misuse("simulations", "scenario", "same-kind", "--root", "x", *words)
     assert f"{words[0]}: expected" in line
-
-
-def test_a_domain_makes_its_own_key(tmp_path):
-    said = run("client", "--domain", "shop", "key").stdout
-    home = Path("var/client/shop")
-    assert said.startswith(f"{home}/shop: this domain's own")
-    assert (home / "shop").stat().st_mode & 0o077 == 0
-    assert run("server", "certs", "certs", "--public", home / "shop.pub").exit_code == 0
-    assert Path("certs/members/shop.pub").read_bytes() == (home / "shop.pub").read_bytes()
-    before = (home / "shop").read_bytes()
-    assert "exists already" in misuse("client", "--domain", "shop", "key")
-    assert (home / "shop").read_bytes() == before
-    assert "--domain" in misuse("client", "key")
-
-
-@pytest.mark.parametrize(("words", "rounds"), [((), 9), (("--rounds", 5), 5)])
-def test_a_run_goes_on_by_its_own_settings_where_none_are_given(monkeypatch, words, rounds):
-    plan, asked = fake_plan(rounds=9), []
-    prepare(Path("run"), plan, fake_start, resume=False)
-    monkeypatch.setattr("server.launch.run_server", lambda plan, *more, **others: asked.append(plan) or 0)
-    run("server", "--resume", "--run-dir", "run", *words)
-    assert asked[0].federation.rounds == rounds
-    assert (asked[0] == plan) == (not words)
-
-
-@pytest.mark.parametrize("name", ["a/b", "../../evil", ".hidden", "n" * 201])
-def test_a_name_that_is_a_place_is_refused(name, tmp_path):
-    for words in (["key"], ["status"], ["--data", "d"]):
-        assert "--domain: expected a name that a file can have" in misuse("client", "--domain", name, *words)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_damaged_home_is_told():
-    home = Path("var/client/shop")
-    home.mkdir(parents=True)
-    for name in ("home.json", "result.json"):
-        (home / name).write_text('{"torn')
-    assert misuse("client", "--domain", "shop", "status").endswith("result.json is damaged; train again")
-    (home / "result.json").write_text("{}")
-    append_event(home / "ledger.jsonl", GaussianSteps(1.0, 0.1, 10))
-    assert misuse("client", "--domain", "shop", "status").endswith("home.json is missing or damaged; train again")
-
-
-@pytest.mark.parametrize("out", ["missing/passport", "."])
-def test_no_passport_is_paid_for_that_cannot_be_written(out, tmp_path):
-    words = ("--user", "u", "--epsilon", "2", "--consent", "asked", "--code-book", "b", "--out", out)
-    Path("b").write_bytes(CodeBook(np.eye(3, 4, dtype=np.float32), "base").to_bytes())
-    assert f"--out {out}: expected the path of a file to write" in misuse(
-        "client", "--domain", "a", "passport", "issue", *words
-    )
-
-
-@pytest.mark.parametrize("limit", ["nan", "-1", "inf", "0"])
-def test_a_limit_that_holds_nothing_is_refused(limit):
-    line = misuse("client", "--domain", "shop", "--data", "d", "--max-epsilon", limit)
-    assert "--max-epsilon: expected a number above 0" in line
 
 
 def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):

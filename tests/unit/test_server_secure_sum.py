@@ -1,5 +1,7 @@
 """The sum is right or the round fails cleanly, whoever falls silent when; and what the server gets to know."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from support.fake_member import FakeMember, fake_plan, fake_start
@@ -106,6 +108,13 @@ def test_a_wrong_share_ends_the_round():
 
     party.answer = answer
     with pytest.raises(FederationError, match="sent a wrong one"):
+        party.run()
+
+
+def test_where_nobody_learnt_anything_the_round_says_so():
+    party = Party(3)
+    party.updates = {name: replace(one, weight=0.0) for name, one in party.updates.items()}
+    with pytest.raises(FederationError, match="no member learnt anything from this task"):
         party.run()
 
 

@@ -98,7 +98,7 @@ def test_lines_up_to_the_last_whole_one(tmp_path):
         with pytest.raises(DataError, match="line 2 is damaged; restore the file from a backup"):
             read_lines(path)
     path.write_bytes(b'{"a": 1')
-    with pytest.raises(DataError, match="lines is damaged; train again"):
+    with pytest.raises(DataError, match="lines is missing or damaged; train again"):
         read_json(path, "train again")
 
 

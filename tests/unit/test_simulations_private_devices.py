@@ -226,7 +226,7 @@ def test_a_run_tells_what_it_spent_and_never_trains_without_noise(members, tiny_
     assert json.loads((tmp_path / "run" / "result.json").read_text())["domains"] == result["domains"]
 
 
-def test_devices_keep_the_limits_of_their_silo(members, tiny_base):
+def test_devices_keep_the_limits_of_their_silo(members, tiny_base, monkeypatch):
     """They are the same users, and a cut in time is no more private for them."""
     plan, member = tiny_plan(tiny_base, *PROMISE), members[0]
     model = member.workshop.model(plan)
@@ -246,6 +246,11 @@ def test_devices_keep_the_limits_of_their_silo(members, tiny_base):
     finally:
         member.limits = Limits()
         member.home.ledger.unlink()
+    with monkeypatch.context() as few:  # nor is anything written for a sum of two
+        few.setattr("simulations.private_devices.sampled_users", lambda corpus: np.arange(2))
+        alone = tiny_plan(tiny_base, *PROMISE, "privacy.transitions=1", "privacy.noise_by=devices")
+        with pytest.raises(ConfigError, match="takes 3 devices at least, found 2"):
+            train_under_promise(model, member, alone)
     assert read_events(devices_ledger(member)) == before
 
 
