@@ -3,8 +3,9 @@
     make bench-quality        or    python benchmarks/quality.py [--only shops-scientific] [--seeds 7]
 
 Each question is one command of ``python -m simulations``; its cells lie under ``runs/quality`` and an interrupted one
-goes on there. Figures go to ``benchmarks/quality/NAME.json``. A question already answered, under the seeds asked for,
-is kept; --again takes its answer and its cells away and begins anew.
+goes on there. Figures go to ``benchmarks/quality/NAME.json``, under other seeds than the question's own to
+``NAME-SEEDS.json``. What the same words have already answered is kept; --again takes that answer and its cells away and
+begins anew.
 """
 
 import json
@@ -77,34 +78,28 @@ def main(
 ) -> None:
     """Answer the questions one after the other, then render benchmarks/RESULTS.md."""
     (HERE / "quality").mkdir(exist_ok=True)
-    for name, (own_seeds, words) in questions(root).items():
-        place = HERE / "quality" / f"{name}.json"
+    asked = questions(root)
+    if unknown := sorted(set(only or ()) - set(asked)):
+        raise SystemExit(f"--only: expected some of {', '.join(asked)}; found {', '.join(unknown)}")
+    for name, (own_seeds, words) in asked.items():
         wanted = seeds or own_seeds
-        if (only and name not in only) or (answered(place, wanted) and not again):
+        place = HERE / "quality" / (f"{name}.json" if wanted == own_seeds else f"{name}-{wanted}.json")
+        question = ["python", "-m", "simulations", *words, "--seeds", wanted]
+        if (only and name not in only) or (answered(place, question) and not again):
             continue
         run = Path("runs/quality") / name
         if again:
-            shutil.rmtree(run, ignore_errors=True)
+            for part in _parts(run, wanted):
+                shutil.rmtree(part)
             place.unlink(missing_ok=True)  # so that an interrupted one goes on without --again
-        command = [
-            "python",
-            "-m",
-            "simulations",
-            *words,
-            "--seeds",
-            wanted,
-            "--out",
-            str(run),
-            "--json",
-        ]
+        command = [*question, "--out", str(run), "--json"]
         print(" ".join(command), file=sys.stderr)
         done = subprocess.run([sys.executable, *command[1:]], stdout=subprocess.PIPE, check=False)
         if done.returncode:
             raise SystemExit(f"{name} ended with status {done.returncode}; run again to go on")
         answer = {
             "command": " ".join(command),
-            "commit": ", ".join(_commits(run)) or "unknown",
-            "seconds": round(sum(_seconds(run))),
+            **_made(_parts(run, wanted)),
             "found": json.loads(done.stdout),
         }
         place.write_text(json.dumps(answer, indent=1) + "\n")
@@ -171,23 +166,25 @@ def strata_table(strata: dict) -> list[str]:
     return lines
 
 
-def _seconds(run: Path) -> list[float]:
-    """Of each of its parts, interruptions left out."""
-    return [json.loads(path.read_text())["seconds"] for path in run.glob("**/seed-*/result.json")]
+def _parts(run: Path, seeds: str) -> list[Path]:
+    """Where a run keeps these seeds, one folder for each of its families."""
+    return sorted(part for seed in seeds.split(",") for part in run.glob(f"**/seed-{seed}"))
 
 
-def _commits(run: Path) -> list[str]:
-    """Of the code that made the cells: one, or more where an interrupted run went on under other code."""
-    results = [json.loads(path.read_text()) for path in run.glob("**/seed-*/result.json")]
-    return sorted({name for result in results for name in result.get("commits", {})})
+def _made(parts: list[Path]) -> dict[str, str | int]:
+    """The commits whose code made the cells (more than one where an interrupted run went on under other code), and the
+    seconds that it took, interruptions left out."""
+    results = [json.loads(path.read_text()) for part in parts if (path := part / "result.json").exists()]
+    commits = sorted({name for result in results for name in result.get("commits", {})})
+    return {"commit": ", ".join(commits) or "unknown", "seconds": round(sum(one["seconds"] for one in results))}
 
 
-def answered(place: Path, seeds: str) -> bool:
-    """Whether the file holds an answer under these seeds."""
+def answered(place: Path, question: list[str]) -> bool:
+    """Whether the file holds an answer to this command, wherever its cells lay."""
     if not place.exists():
         return False
     words = json.loads(place.read_text())["command"].split()
-    return words[words.index("--seeds") + 1] == seeds
+    return words[: words.index("--out")] == question
 
 
 if __name__ == "__main__":

@@ -30,32 +30,52 @@ def cell(value):
     return {"mean": value, "low": value - 0.01, "high": value + 0.01}
 
 
-def test_an_answer_is_kept_under_its_seeds_and_begun_anew_when_asked(tmp_path, monkeypatch):
+def test_an_answer_is_kept_for_the_same_words_and_begun_anew_when_asked(tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "HERE", tmp_path)
     monkeypatch.setattr(quality, "render", lambda: "")
     monkeypatch.chdir(tmp_path)
-    asked = []
+    asked, run = [], tmp_path / "runs/quality/media-social"
 
     def answer(command, **how):
-        asked.append(command[command.index("--seeds") + 1])
-        cell = tmp_path / "runs/quality/media-social/seed-7/result.json"
-        begun_before = cell.exists()
-        cell.parent.mkdir(parents=True, exist_ok=True)
-        cell.write_text(json.dumps({"seconds": 2, "commits": {"abc": ["social local"], "abd": ["social sasrec"]}}))
+        seeds = command[command.index("--seeds") + 1]
+        asked.append(seeds)
+        begun_before = {seed: (run / f"seed-{seed}" / "result.json").exists() for seed in seeds.split(",")}
+        for seed in begun_before:
+            (run / f"seed-{seed}").mkdir(parents=True, exist_ok=True)
+            told = {"seconds": 2, "commits": {"abc": ["social local"], f"abd{seed}": ["social sasrec"]}}
+            (run / f"seed-{seed}" / "result.json").write_text(json.dumps(told))
         return subprocess.CompletedProcess(command, 0, json.dumps({"begun_before": begun_before}))
 
     monkeypatch.setattr(quality.subprocess, "run", answer)
 
-    def ask(**how):
+    def ask(file, **how):
         quality.main(tmp_path, only=["media-social"], **{"seeds": None, "again": False, **how})
-        return json.loads((tmp_path / "quality" / "media-social.json").read_text())
+        return json.loads((tmp_path / "quality" / file).read_text())
 
-    assert ask()["commit"] == "abc, abd"
-    ask()
+    own = "media-social.json"
+    assert ask(own)["commit"] == "abc, abd7"
+    ask(own)
     assert asked == ["7"]  # it has an answer
-    assert ask(seeds="7,8")["found"]["begun_before"]
-    assert not ask(seeds="7,8", again=True)["found"]["begun_before"]
-    assert asked == ["7", "7,8", "7,8"]
+    two = ask("media-social-7,8.json", seeds="7,8")
+    assert (two["found"]["begun_before"], two["seconds"]) == ({"7": True, "8": False}, 4)
+    assert ask("media-social-8.json", seeds="8", again=True)["commit"] == "abc, abd8"
+    assert ask(own, again=True)["found"]["begun_before"] == {"7": False}
+    assert (run / "seed-8").exists()  # of another seed
+    assert asked == ["7", "7,8", "8", "7"]
+
+
+def test_an_answer_to_fewer_methods_is_none(tmp_path):
+    words = ["python", "-m", "simulations", "evaluate", "--methods", "local,sasrec", "--seeds", "7"]
+    place = tmp_path / "one.json"
+    assert not quality.answered(place, words)
+    place.write_text(json.dumps({"command": " ".join([*words, "--out", "elsewhere", "--json"])}))
+    assert quality.answered(place, words)
+    assert not quality.answered(place, [*words[:5], "local", *words[6:]])
+
+
+def test_a_question_that_is_none_is_told(tmp_path):
+    with pytest.raises(SystemExit, match="found shops-nowhere"):
+        quality.main(tmp_path, only=["shops-nowhere"], seeds=None, again=False)
 
 
 def test_an_answer_becomes_tables(tmp_path, monkeypatch):
