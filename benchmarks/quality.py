@@ -153,17 +153,20 @@ def table(found: dict) -> list[str]:
 
 def strata_table(strata: dict) -> list[str]:
     """NDCG@10 of each stratum, over the cases of all domains together; a row for each method."""
-    names = list(next(iter(next(iter(strata.values())).values())))
+    names = list(next(iter(strata.values()))["all"])
     lines = [f"| NDCG@10 of | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     for method, domains in strata.items():
-        cells = []
-        for name in names:
-            parts = [domain[name] for domain in domains.values()]
-            cases = sum(one["cases"] for one in parts)
-            figure = sum(one["cases"] * one["ndcg@10"] for one in parts) / max(cases, 1)
-            cells.append(f"{figure:.4f} ({cases:,} cases)" if cases else "")
+        cells = [stratum_cell(one) if one["cases"] else "" for one in domains["all"].values()]
         lines.append(f"| {NAMES.get(method, method)} | {' | '.join(cells)} |")
     return lines
+
+
+def stratum_cell(found: dict) -> str:
+    """A mean, its interval and what it is less the reference, as far as the run kept its cases by stratum."""
+    around = f"{found['low']:.4f} to {found['high']:.4f}; " if "low" in found else ""
+    less = found.get("less")
+    lead = f"; {less['mean']:+.4f}, {less['low']:+.4f} to {less['high']:+.4f}" if less else ""
+    return f"{found['ndcg@10']:.4f} ({around}{found['cases']:,} cases{lead})"
 
 
 def _parts(run: Path, seeds: str) -> list[Path]:

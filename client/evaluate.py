@@ -18,6 +18,7 @@ from shared.private import Private
 BLOCK_SCORES = 4_000_000  # scores held at a time: 16 MB
 BLOCK_ROWS = 256  # histories held at a time: their vectors take 20 MB, ten times over
 TOP = 10
+OF_STRATUM = "ndcg@10 of "  # and a stratum's name
 COLD = 2  # most training interactions of a cold item, most events of a cold user
 
 Score = Callable[[Ints], torch.Tensor]  # case numbers (rows,) -> scores (rows, items)
@@ -123,15 +124,22 @@ def evaluate(
 
 def report(ranked: Ranked, corpus: Corpus, cases: Cases) -> dict[str, Any]:
     """Means of all metrics, what the lists expose, and the strata under ``strata``."""
-    offsets = cases.targets.offsets
-    found: dict[str, Any] = means(case_metrics(ranked.ranks, offsets, ranked.candidates))
+    found: dict[str, Any] = means(per_case(ranked, cases))
     found.update(exposure(ranked.top, corpus.popularity))
     found["cases"] = len(cases)
-    found["strata"] = {}
+    found["strata"] = {
+        name: {"cases": len(left), **{metric: means(values)[metric] for metric in ("hr@10", "ndcg@10")}}
+        for name, (left, values) in by_stratum(ranked, corpus, cases).items()
+    }
+    return found
+
+
+def by_stratum(ranked: Ranked, corpus: Corpus, cases: Cases) -> dict[str, tuple[Ints, dict[str, Floats]]]:
+    """Of each stratum which cases have a target in it, (n,), and their metrics over such targets alone, (n,) each."""
+    found = {}
     for name, keep in strata(corpus, cases).items():
-        ranks, parts, left = only(ranked.ranks, offsets, keep)
-        values = case_metrics(ranks, parts, ranked.candidates[left])
-        found["strata"][name] = {"cases": len(left), **{m: means(values)[m] for m in ("hr@10", "ndcg@10")}}
+        ranks, offsets, left = only(ranked.ranks, cases.targets.offsets, keep)
+        found[name] = (left, case_metrics(ranks, offsets, ranked.candidates[left]))
     return found
 
 
@@ -151,3 +159,12 @@ def strata(corpus: Corpus, cases: Cases) -> dict[str, npt.NDArray[np.bool_]]:
 def per_case(ranked: Ranked, cases: Cases) -> dict[str, Floats]:
     """Metrics of each case, for intervals and paired tests."""
     return case_metrics(ranked.ranks, cases.targets.offsets, ranked.candidates)
+
+
+def per_stratum(ranked: Ranked, corpus: Corpus, cases: Cases) -> dict[str, Floats]:
+    """NDCG@10 of each case in each stratum, (cases,), under ``OF_STRATUM`` and its name; nan where it has no target."""
+    found = {}
+    for name, (left, values) in by_stratum(ranked, corpus, cases).items():
+        found[OF_STRATUM + name] = np.full(len(cases), np.nan)
+        found[OF_STRATUM + name][left] = values["ndcg@10"]
+    return found

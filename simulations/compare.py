@@ -26,7 +26,7 @@ import torch
 
 from client.adopt import best
 from client.calibrate import calibrate
-from client.evaluate import TOP, Ranked, model_score, per_case, rank_cases, report
+from client.evaluate import TOP, Ranked, model_score, per_case, per_stratum, rank_cases, report
 from client.gate import alone
 from client.rounds import DomainMember, Workshop
 from client.store import write_json
@@ -324,15 +324,12 @@ class Comparison:
     def measured(self, method: str, member: DomainMember, ranked: Ranked) -> dict[str, Any]:
         """A cell's means; its cases one by one lie at the domain's home from now on."""
         corpus = member.corpus(self.plan)
-        metrics = report(ranked, corpus, corpus.split.test)
+        cases = corpus.split.test
         place = member.home.folder / "cases" / f"{method}.npz"
         place.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(
-            place,
-            allow_pickle=False,
-            **{name: value.astype(np.float32) for name, value in per_case(ranked, corpus.split.test).items()},
-        )
-        return metrics
+        kept = {**per_case(ranked, cases), **per_stratum(ranked, corpus, cases)}
+        np.savez(place, allow_pickle=False, **{name: value.astype(np.float32) for name, value in kept.items()})
+        return report(ranked, corpus, cases)
 
     def note(self, method: str, member: DomainMember, metrics: dict[str, Any]) -> None:
         self.cells.setdefault(method, {})[member.name] = metrics

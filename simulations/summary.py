@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import wilcoxon
 
+from client.evaluate import OF_STRATUM
 from shared.errors import ConfigError
 from shared.seeding import stream
 
@@ -120,7 +121,7 @@ def summarise(out: Path, seeds: Sequence[int] | None = None, reference: str = "l
     if len({_plan_of(run) for run in runs}) > 1 or any(one["protocol"] != first["protocol"] for one in results):
         raise ConfigError(f"{out} holds seeds of different plans or protocols; pass another --out for each")
     reference = reference if reference in cells else "zero_shot"
-    metrics = list(next(iter(next(iter(cells.values())).values())))
+    metrics = [name for name in next(iter(next(iter(cells.values())).values())) if not name.startswith(OF_STRATUM)]
     by_metric = {
         method: {metric: {name: cell[metric] for name, cell in domains.items()} for metric in metrics}
         for method, domains in cells.items()
@@ -135,7 +136,7 @@ def summarise(out: Path, seeds: Sequence[int] | None = None, reference: str = "l
         "figures": {
             method: {metric: figure(values) for metric, values in found.items()} for method, found in by_metric.items()
         },
-        "strata": _strata(results, list(cells)),
+        "strata": _strata(results, cells, reference),
         "paired": {
             "reference": reference,
             "metric": "ndcg@10",
@@ -155,16 +156,38 @@ def _plan_of(run: Path) -> str:
     return json.dumps(plan, sort_keys=True)
 
 
-def _strata(runs: Sequence[dict[str, Any]], methods: list[str]) -> dict[str, Any]:
-    """Each stratum's cases of all seeds and their mean NDCG@10, per method and domain."""
+def _strata(runs: Sequence[dict[str, Any]], found: Cells, reference: str) -> dict[str, Any]:
+    """Each stratum's cases of all seeds and their mean NDCG@10, per method and domain; under ``all`` the cases of all
+    domains as one, with intervals and, under ``less``, the difference from the reference on the same cases."""
     answer: dict[str, Any] = {}
-    for method in methods:
-        for name in runs[0]["domains"]:
-            cells = [run["domains"][name][method]["strata"] for run in runs]
-            answer.setdefault(method, {})[name] = {
-                stratum: _together([cell[stratum] for cell in cells]) for stratum in cells[0]
-            }
+    for method, domains in found.items():
+        parts = {name: [run["domains"][name][method]["strata"] for run in runs] for name in runs[0]["domains"]}
+        told = {
+            name: {stratum: _together([cell[stratum] for cell in cells]) for stratum in cells[0]}
+            for name, cells in parts.items()
+        }
+        answer[method] = {**told, "all": {}}
+        for stratum in next(iter(told.values())):
+            together = _together([domain[stratum] for domain in told.values()])
+            values, others = _cases(domains, stratum), _cases(found.get(reference, {}), stratum)
+            if len(values):
+                together |= _around(values, stratum)
+            if method != reference and len(values) and len(values) == len(others):
+                together["less"] = {"mean": float(np.nanmean(values - others)), **_around(values - others, stratum)}
+            answer[method]["all"][stratum] = together
     return answer
+
+
+def _cases(domains: Mapping[str, dict[str, Cell]], stratum: str) -> Floats:
+    """NDCG@10 of the cases of all domains, nan for those of other strata; none where a run kept no such thing."""
+    parts = [part.mean(0) for _, cell in sorted(domains.items()) for part in cell.get(OF_STRATUM + stratum, [])]
+    found = np.concatenate(parts) if parts else np.zeros(0)
+    return found if np.isfinite(found).any() else np.zeros(0)
+
+
+def _around(values: Floats, stratum: str) -> dict[str, float]:
+    low, high = interval(resampled(values[np.isfinite(values)], stream(0, "bootstrap", stratum)))
+    return {"low": low, "high": high}
 
 
 def _together(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -88,13 +88,17 @@ def test_an_answer_becomes_tables(tmp_path, monkeypatch):
         for method, value in (("local", 0.1), ("personal", 0.11))
     }
     few = {"cases": 3, "hr@10": 0.5, "ndcg@10": 0.25}
+    told = {**few, "low": 0.2, "high": 0.3, "less": {"mean": 0.1, "low": -0.05, "high": 0.2}}
     none = {"cases": 0, "hr@10": 0.0, "ndcg@10": 0.0}
     found = {
         "ranking": "full",
         "protocol": "loo",
         "seeds": [7],
         "figures": figures,
-        "strata": {method: {"shop": {"warm item": few, "new item": none}} for method in figures},
+        "strata": {
+            "local": {"shop": {}, "all": {"warm item": few, "new item": none}},
+            "personal": {"shop": {}, "all": {"warm item": told, "new item": none}},
+        },
         "paired": {"reference": "local", "differences": {"personal": {"shop": cell(0.01), "macro": cell(0.01)}}},
     }
     about = {"command": "python -m simulations x", "commit": "abc", "seconds": 1234}
@@ -109,5 +113,7 @@ def test_an_answer_becomes_tables(tmp_path, monkeypatch):
         "| shop | ours, federated + private | 0.1100 (0.1000 to 0.1200) | 0.1100 (0.1000 to 0.1200) | +0.0100" in text
     )
     assert "| ours, one domain alone | 0.2500 (3 cases) |  |" in text
+    told = "0.2500 (0.2000 to 0.3000; 3 cases; +0.1000, -0.0500 to +0.2000)"
+    assert f"| ours, federated + private | {told} |  |" in text
     assert "AUC 1.000" in text
     assert text.count("1,234 s") == 2

@@ -1,9 +1,20 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
-from client.evaluate import evaluate, mask_rows, model_score, rank_cases, report, strata, target_ranks
+from client.evaluate import (
+    Ranked,
+    evaluate,
+    mask_rows,
+    model_score,
+    per_stratum,
+    rank_cases,
+    report,
+    strata,
+    target_ranks,
+)
 from client.splits import Cases, Histories
 
 
@@ -102,3 +113,15 @@ def test_strata_tell_targets_apart(members, plan):
     parts = report(popular, corpus, corpus.split.test)["strata"]
     assert sum(parts[name]["cases"] for name in ("warm item", "cold item", "new item")) == len(known)
     assert all(part["hr@10"] == 0 for part in parts.values())  # a constant scorer earns nothing
+
+
+def test_cases_of_a_stratum_have_its_targets_alone():
+    """One user met a warm and a new item, of which the new one was second; the other a warm one."""
+    corpus = SimpleNamespace(popularity=np.array([9, 9, 0, 9]))
+    asked = cases([[0, 1, 3], [3, 2, 1]], [[1, 2], [0]])
+    ranked = Ranked(ranks=np.array([1, 3, 2]), candidates=np.array([4, 4]), top=np.zeros((2, 0), np.int64))
+    found = per_stratum(ranked, corpus, asked)
+    half = 1 / np.log2(3)
+    np.testing.assert_allclose(found["ndcg@10 of warm item"], [1, half])
+    np.testing.assert_allclose(found["ndcg@10 of new item"], [half, np.nan])  # what stood above was right as well
+    assert np.isnan(found["ndcg@10 of cold user"]).all()

@@ -85,10 +85,30 @@ def test_a_method_that_some_seed_lacks_is_left_out(tmp_path):
     assert found["seeds"] == [7, 8]
     assert found["figures"]["sasrec"]["ndcg@10"]["shop"]["mean"] == pytest.approx(0.125)
     assert found["paired"]["differences"]["sasrec"]["shop"]["mean"] == pytest.approx(-0.175)
-    assert found["strata"]["local"]["shop"]["warm item"] == {"cases": 4, "hr@10": pytest.approx(0.2), "ndcg@10": 0.5}
+    warm = {"cases": 4, "hr@10": pytest.approx(0.2), "ndcg@10": 0.5}
+    assert found["strata"]["local"] == {"shop": {"warm item": warm}, "all": {"warm item": warm}}  # no cases kept by it
     assert set(summarise(tmp_path, [7])["figures"]) == {"local", "sasrec", "pooled"}  # the seeds asked for alone
     with pytest.raises(ConfigError, match="no cell that every seed finished"):
         summarise(tmp_path, [7, 9])
+
+
+def test_a_stratum_has_an_interval_of_its_own_cases(tmp_path):
+    """Half of the cases are of the stratum; domains are taken together, and differences are of the same cases."""
+    draw = np.random.default_rng(0)
+    gain, nan = draw.normal(0.1, 0.3, size=400), np.full(400, np.nan)
+    own = draw.uniform(size=400)
+    for method, values in (("local", own), ("personal", own + gain)):
+        write(tmp_path, 7, method, np.concatenate([values, values]))
+        place = tmp_path / "seed-7" / "homes" / "shop" / "cases" / f"{method}.npz"
+        with np.load(place) as kept:
+            np.savez(place, **kept, **{"ndcg@10 of warm item": np.concatenate([values, nan])})
+    found = summarise(tmp_path)
+    assert set(found["figures"]["local"]) == {"hr@10", "ndcg@10"}
+    warm = found["strata"]["personal"]["all"]["warm item"]
+    assert warm["less"]["mean"] == pytest.approx(gain.mean())
+    assert warm["less"]["high"] - warm["less"]["low"] == pytest.approx(2 * 1.96 * 0.3 / 20, rel=0.15)
+    assert warm["low"] < (own + gain).mean() < warm["high"]
+    assert "less" not in found["strata"]["local"]["all"]["warm item"]  # it is the reference
 
 
 def test_seeds_of_other_users_or_plans_are_not_pooled(tmp_path):
