@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from server.kinds import Bools, kinds, told
 from server.likeness import CALM, Floats, Measure, named
@@ -17,7 +18,9 @@ from shared.errors import FederationError
 from shared.metrics import Ints
 from shared.payload import TABLE, AdapterUpdate, Tensors
 
+Singles = npt.NDArray[np.float32]
 SOFT = 0.03  # width of the step from kin to stranger
+HALF = 0.5  # kin enough to be caught up with
 
 
 def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
@@ -26,6 +29,8 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
     Tower of domain i: sum over j of a_ij (its tower + its delta), a_ij in proportion to weight_j kin_ij, with
     kin_ii = 1, kin_ij = 0 across kinds (``server/kinds.py``) and sigmoid((likeness_ij - measure.kin) / SOFT) within,
     but 1 where both are told to be of it, and in the first round: towers that start out together stay comparable.
+    Whose towers fewer rounds went into than into its kin's, for it joined late or was away, lets its delta count from
+    where they stand: a mean with its own would throw them back.
     The table of a catalogue (residuals and biases of its items and what was met together, where the plan shares them)
     is mixed likewise among its owners.
     Linear in the updates once a is known, and LoRA is averaged exactly as in the family ffa. Raises FederationError
@@ -43,18 +48,24 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
         found = kinds(alike, first=not memory)
         # In the first round likeness has no scale yet, so all of a kind are kin.
         likely = alike if memory else np.full_like(alike, np.inf)
-        shares = mixture(likely, weights, measure.kin, found, told(alike, found))
+        kin = kinship(likely, measure.kin, found, told(alike, found))
+        shares = mixture(kin, weights)
+        ages = np.array([kept.get(named("age", name), np.zeros(1))[0] for name in names])
+        ahead = (kin >= HALF) & (ages > ages[:, None])
         for key in sorted({key for update in came for key in update.delta if ".lora_" not in key}):
             have = [row for row, update in enumerate(came) if key in update.delta]  # all, or owners of one catalogue
             part = shares[np.ix_(have, have)]
             part = part / part.sum(axis=1, keepdims=True)
-            moved = [kept.get(named("tower", names[row], key), np.float32(0)) + came[row].delta[key] for row in have]
-            local = np.stack(moved).astype(np.float64)
-            mixed = np.einsum("ij,j...->i...", part, local).astype(np.float32)
+            stood = [kept.get(named("tower", names[row], key), np.zeros_like(came[row].delta[key])) for row in have]
+            if _moves(key):
+                stood = caught_up(stood, ahead[np.ix_(have, have)] * weights[have])
+            local = np.stack([at + came[row].delta[key] for at, row in zip(stood, have, strict=True)])
+            mixed = np.einsum("ij,j...->i...", part, local.astype(np.float64)).astype(np.float32)
             kept.update({named("tower", names[row], key): mixed[place] for place, row in enumerate(have)})
-        kept.update(
-            {named("others", name): np.array([1 - shares[row, row]], np.float32) for row, name in enumerate(names)}
-        )
+        for row, update in enumerate(came):
+            kept[named("others", update.domain)] = np.array([1 - shares[row, row]], np.float32)
+            age = max(ages[row], ages[ahead[row]].max(initial=0)) + 1
+            kept[named("age", update.domain)] = np.array([age], np.float32)
         each = weights / weights.sum()
         lora = {
             key: sum(p * u.delta[key].astype(np.float64) for p, u in zip(each, came, strict=True)).astype(np.float32)
@@ -80,13 +91,33 @@ def _outdated(key: str, came: list[AdapterUpdate]) -> bool:
     return any(key.startswith(named("tower", u.domain, TABLE)) and key.rpartition("\n")[2] not in u.delta for u in came)
 
 
-def mixture(alike: Floats, weights: Floats, bound: float, of: Ints, sure: Bools) -> Floats:
-    """How much of domain j goes into domain i, ``of`` which kinds they are, and which pairs are kin for ``sure``: rows
-    sum to 1, (domains, domains)."""
-    kin = 1 / (1 + np.exp(np.clip((bound - alike) / SOFT, -60, 60)))
+def _moves(key: str) -> bool:
+    """Whether what comes under this name is how far something moved from its start, also the first time: of a table
+    all but the residuals comes whole then."""
+    return not key.startswith(TABLE) or key.endswith(".vectors")
+
+
+def caught_up(stood: list[Singles], ahead: Floats) -> list[Singles]:
+    """Where each domain's delta counts from: the mean, by the weights ``ahead`` (domains, domains), of those who are
+    ahead of it; where it ``stood`` itself if none is."""
+    return [
+        np.average(np.stack(stood), axis=0, weights=row).astype(np.float32) if row.any() else own
+        for own, row in zip(stood, ahead, strict=True)
+    ]
+
+
+def kinship(alike: Floats, bound: float, of: Ints, sure: Bools) -> Floats:
+    """How much two domains are kin, 0 to 1: by likeness, ``of`` which kinds they are, and which pairs are kin for
+    ``sure``; (domains, domains)."""
+    kin: Floats = 1 / (1 + np.exp(np.clip((bound - alike) / SOFT, -60, 60)))
     kin[sure] = 1.0
     kin[of[:, None] != of] = 0.0
     np.fill_diagonal(kin, 1.0)
+    return kin
+
+
+def mixture(kin: Floats, weights: Floats) -> Floats:
+    """How much of domain j goes into domain i: rows sum to 1, (domains, domains)."""
     shares: Floats = kin * weights
     shares /= shares.sum(axis=1, keepdims=True)
     return shares

@@ -7,7 +7,7 @@ import pytest
 from support.contracts import AggregatorContract
 
 from server import registry
-from server.affinity import by_affinity, mixture
+from server.affinity import by_affinity, caught_up, kinship, mixture
 from server.aggregate import aggregator_for
 from server.kinds import kinds as find
 from server.kinds import told
@@ -15,7 +15,7 @@ from server.likeness import CALM, FEWEST, KEEP, LEAST_TURNS, NOISE, NOISED, cosi
 from server.rounds import ServerState, adapter_for, step, tasks
 from server.rule import Aggregator
 from shared.errors import FederationError
-from shared.payload import AdapterUpdate
+from shared.payload import AdapterUpdate, table_name
 from shared.plan import Plan, read_plan
 
 NOBODY = np.zeros((2, 2), np.bool_)  # no pair of two domains is told to be kin
@@ -61,6 +61,10 @@ def after_two(given, more=None):
     """(delta, memory, facts) of a second round; the first one mixes all."""
     aggregator = by_affinity(4096)
     return aggregator.apply(aggregator.apply(None, given)[1], more or given)
+
+
+def shares_of(alike, weights, *of):
+    return mixture(kinship(alike, *of), weights)
 
 
 def test_kinds_are_found_and_share_towers_only_among_themselves():
@@ -140,18 +144,20 @@ def test_one_domain_alone_keeps_its_own():
 
 def test_strangers_keep_to_themselves():
     alike = np.array([[1.0, 0.2], [0.2, 1.0]])
-    np.testing.assert_allclose(mixture(alike, np.array([1.0, 2.0]), CALM.kin, np.ones(2), NOBODY), np.eye(2), atol=0.03)
-    half = mixture(np.array([[1.0, CALM.kin], [CALM.kin, 1.0]]), np.ones(2), CALM.kin, np.ones(2), NOBODY)
+    np.testing.assert_allclose(
+        shares_of(alike, np.array([1.0, 2.0]), CALM.kin, np.ones(2), NOBODY), np.eye(2), atol=0.03
+    )
+    half = shares_of(np.array([[1.0, CALM.kin], [CALM.kin, 1.0]]), np.ones(2), CALM.kin, np.ones(2), NOBODY)
     np.testing.assert_allclose(half, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
 
 
 def test_several_kinds_that_are_all_alike_do_not_mix():
     of = np.repeat([0, 1, 2], 3)
     alike = np.where(of[:, None] == of, 1.3, 0.7)
-    shares = mixture(alike, np.ones(9), CALM.kin, find(alike), told(alike, find(alike)))
+    shares = shares_of(alike, np.ones(9), CALM.kin, find(alike), told(alike, find(alike)))
     np.testing.assert_allclose(shares, np.where(of[:, None] == of, 1 / 3, 0.0))
     pair = alike[2:4, 2:4]
-    few = mixture(
+    few = shares_of(
         pair, np.ones(2), CALM.kin, find(pair), told(pair, find(pair))
     )  # of two domains nothing says that they are two kinds
     np.testing.assert_allclose(few, 0.5, atol=0.01)
@@ -168,7 +174,7 @@ def test_what_is_told_to_be_one_kind_shares_all_however_little_is_left_in_common
     sure = told(alike, found)
     assert (sure | np.eye(9, dtype=np.bool_))[4:8, 4:8].all()
     assert not sure[8].any()
-    shares = mixture(alike, np.ones(9), CALM.kin, found, sure)
+    shares = shares_of(alike, np.ones(9), CALM.kin, found, sure)
     np.testing.assert_allclose(shares[0], [0.25] * 4 + [0.0] * 5)
     np.testing.assert_allclose(shares[8], [0.0] * 4 + [1 / 3, 1 / 3, 0.0, 0.0, 1 / 3], atol=1e-3)
     assert not told(alike[4:, 4:], np.ones(5)).any()  # of few nothing is
@@ -209,6 +215,58 @@ def test_a_domain_that_drifts_changes_its_kin():
             assert near["film1"] > near["tool1"] + 0.2
     assert near["tool1"] > near["film1"] + 0.2
     assert KEEP < 1
+
+
+def progress(memory, name, direction):
+    """How many rounds' worth of a kind's direction a domain's tower has."""
+    own = by_affinity(4096).offsets(memory, name)["item.weight"]
+    return float(own @ direction / (direction @ direction))
+
+
+@pytest.mark.parametrize("absent", [range(1, 8), range(3, 8)], ids=["joins late", "comes back"])
+def test_who_was_not_there_catches_up_and_throws_nobody_back(absent):
+    directions, draw = kinds()
+    aggregator, memory, before = by_affinity(4096), None, 0.0
+    for number in range(1, 11):
+        given = [one for one in updates(directions, draw, number) if one.domain != "film2" or number not in absent]
+        _, memory, _ = aggregator.apply(memory, given)
+        now = progress(memory, "film0", directions["film"])
+        assert now > before + (0.3 if number == 1 else 0.9)  # the first round is shared with the other kind
+        before = now
+    assert progress(memory, "film2", directions["film"]) == pytest.approx(before, abs=0.1)
+    assert progress(memory, "film2", directions["tool"]) == pytest.approx(0.5, abs=0.2)
+
+
+def test_a_late_domain_of_no_kind_here_keeps_its_own():
+    directions, draw = kinds()
+    aggregator, memory = by_affinity(4096), None
+    directions["lone"] = draw.normal(size=SIZE)
+    for number in range(1, 6):
+        given = updates(directions, draw, number, names=["film0", "film1", "tool0", "tool1", *["lone0"] * (number > 3)])
+        _, memory, _ = aggregator.apply(memory, given)
+    assert progress(memory, "lone0", directions["lone"]) == pytest.approx(2, abs=0.2)
+    assert abs(progress(memory, "lone0", directions["film"])) < 0.2
+
+
+def test_where_a_delta_counts_from_by_hand():
+    stood = [np.array([0.0]), np.array([6.0]), np.array([9.0])]
+    ahead = np.array([[0.0, 1.0, 2.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert [value.tolist() for value in caught_up(stood, ahead)] == [[8.0], [6.0], [9.0]]
+
+
+def test_the_first_table_of_who_joins_late_is_whole_but_for_its_residuals():
+    """Its bias is no step from anybody's."""
+    aggregator, memory = by_affinity(4096), None
+    names = {key: table_name("c" * 16, key) for key in ("bias", "vectors")}
+    for number in range(1, 5):
+        given = updates(*kinds(), number, names=["film0", "film1", *["film2"] * (number == 4)])
+        for one in given:
+            come = {"bias": 5.0 if number == 1 or one.domain == "film2" else 0.0, "vectors": 1.0}
+            one.delta.update({names[key]: np.full(2, value, np.float32) for key, value in come.items()})
+        _, memory, _ = aggregator.apply(memory, given)
+    newcomer = aggregator.offsets(memory, "film2")
+    np.testing.assert_allclose(newcomer[names["bias"]], 5.0)
+    np.testing.assert_allclose(newcomer[names["vectors"]], 4.0)  # three rounds of its kin, and its own
 
 
 def test_the_round_starts_each_domain_from_its_own_mixture_and_survives_the_disk(tmp_path):
