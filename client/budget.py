@@ -94,6 +94,17 @@ def check_sharing(plan: Plan, limits: Limits) -> None:
         )
 
 
+def unreleased(event: GaussianSteps, spent: Sequence[Event], last: str | None) -> bool:
+    """Whether the round that comes next is paid for: its process was killed between the ledger and the release.
+
+    It is where the event is the ledger's last of its sort, and the ``last`` task whose update was released is that of
+    the one before; None where none ever was.
+    """
+    rounds = [one for one in spent if isinstance(one, GaussianSteps)]
+    before = rounds[-2].task if len(rounds) > 1 else None
+    return bool(rounds) and rounds[-1] == event and last == before and before != ""
+
+
 def check_run(plan: Plan, limits: Limits, spent: Sequence[Event], run: str) -> None:
     """Raises BudgetError where a run asks for more rounds than its plan promised; an owner's own limit may allow them.
 

@@ -15,7 +15,7 @@ from client.forgotten import Gone, read_forgotten, without
 from client.journal import Event, Feedback, Journal
 from client.pseudonyms import FORGOTTEN, SHOWN, pseudonym
 from client.shown import ShownLog
-from client.store import Home, change_private, load, write_json, write_lines
+from client.store import Home, change_private, keep_none_released, load, write_json, write_lines
 from shared.catalog import BEHAVIOURS
 from shared.errors import ConfigError, UnknownError
 from shared.ledger import TokenRelease, append_line, read_events, reserved
@@ -121,7 +121,8 @@ def forget(home: Home, user: str, data: Path | None = None, data_too: bool = Fal
     files = sum(drop_rows(path, USER_COLUMNS, user) for path in files_of(raw)) if data_too else 0
     touched = _residuals(home, filed if filed is not None and not data_too else None)
     consents = _passports(home, user)
-    home.released.unlink(missing_ok=True)  # an update of that round is made anew, and paid for
+    if home.released.exists():
+        keep_none_released(home)
     emptied = ShownLog(home.shown).empty(lambda body: body.get("user") == gone.shown)
     sweep(home.folder)  # who was killed while writing may have left some of it
     return Forgotten(dropped, touched, consents, emptied, files, (filed is not None or beside) and not data_too)

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import Limits, check_budget, check_protocol, check_run, check_sharing, declared, planned_round
+from client.budget import (
+    Limits,
+    check_budget,
+    check_protocol,
+    check_run,
+    check_sharing,
+    declared,
+    planned_round,
+    unreleased,
+)
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -17,10 +26,20 @@ from client.forgotten import read_at_home
 from client.gate import alone, better, between, candidate
 from client.journal import Journal
 from client.privacy import sampled_users, train_privately
-from client.store import Home, Kept, keep, keep_released, keep_round, load_released, load_round
+from client.store import (
+    Home,
+    Kept,
+    keep,
+    keep_none_released,
+    keep_released,
+    keep_round,
+    last_released,
+    load_released,
+    load_round,
+)
 from client.train import Outcome, Tick, train
 from shared.accounting import epsilon, finite
-from shared.errors import PayloadError, TrainingError
+from shared.errors import BudgetError, PayloadError, TrainingError
 from shared.ledger import PlainRelease, append_event, read_events, reserved
 from shared.model import Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.neighbours import tensors_of
@@ -119,19 +138,29 @@ class DomainMember:
         task, model = self._take(task)
         check_protocol(task.plan, self.protocol)
         check_sharing(task.plan, self.limits)
-        asked = name_of(task) if task.plan.private else ""
-        if asked and (kept := load_released(self.home, asked)) is not None:
-            return kept
         released = released_names(task.plan, list(common(task.adapter)))
         try:
-            update = self._trained(task, model, released)
+            return self._once(task, model, released) if task.plan.private else self._trained(task, model, released)
         except TrainingError as error:
             nothing = {name: np.zeros_like(task.adapter[name]) for name in released}
             error.instead = AdapterUpdate(self.name, task.round, nothing, 0.0, task.base)
             raise
-        if asked:
+
+    def _once(self, task: Task, model: Recommender, released: frozenset[str]) -> AdapterUpdate:
+        """The update of a private task, made and paid for once however often it is asked, by whichever process."""
+        asked = name_of(task)
+        with reserved(self.home.released):
+            if (kept := load_released(self.home, asked)) is not None:
+                return kept
+            try:
+                update = self._trained(task, model, released)
+            except BudgetError:
+                raise  # nothing was spent
+            except Exception:  # it will be told, so what was spent is gone
+                keep_none_released(self.home)
+                raise
             keep_released(self.home, asked, update)
-        return update
+            return update
 
     def _trained(self, task: Task, model: Recommender, released: frozenset[str]) -> AdapterUpdate:
         corpus = self.corpus(task.plan)
@@ -207,14 +236,16 @@ class DomainMember:
         self, model: Recommender, corpus: Corpus, task: Task, released: frozenset[str], place: Sequence[str | int]
     ) -> None:
         users = len(sampled_users(corpus))
-        event = planned_round(task.plan, users, run_of(task))
+        event = replace(planned_round(task.plan, users, run_of(task)), task=name_of(task))
         with reserved(self.home.ledger):
-            spent = read_events(self.home.ledger)
+            spent = list(read_events(self.home.ledger))
+            if paid := unreleased(event, spent, last_released(self.home)):
+                spent.remove(event)
             if not self.simulated:  # there a run that was cut off draws the same noise again
                 check_run(task.plan, self.limits, spent, event.run)
             check_budget(task.plan, self.limits, spent, event)
-            # Written before anything is released: a crash may waste budget, never hide it.
-            append_event(self.home.ledger, event)
+            if not paid:  # written before anything is released: a crash hides nothing
+                append_event(self.home.ledger, event)
         train_privately(
             model,
             corpus,

@@ -159,6 +159,23 @@ def keep_released(home: Home, task: str, update: AdapterUpdate) -> None:
     write_whole(home.released, task.encode() + b"\n" + update_to_bytes(update))
 
 
+def keep_none_released(home: Home) -> None:
+    """Whatever is asked next is made anew and paid for."""
+    write_whole(home.released, b"\n")
+
+
+def last_released(home: Home) -> str | None:
+    """The task of the update kept; None where nothing was ever released, "" where what is there tells nothing."""
+    try:
+        name, _, raw = home.released.read_bytes().partition(b"\n")
+        update_from_bytes(raw)
+        return name.decode()
+    except FileNotFoundError:
+        return None
+    except (PayloadError, UnicodeDecodeError):
+        return ""
+
+
 def load_released(home: Home, task: str) -> AdapterUpdate | None:
     """The update kept for that task; None where there is none, or it cannot be read."""
     try:

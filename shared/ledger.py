@@ -22,6 +22,7 @@ class GaussianSteps:
     steps: int
     unit: str = "user"  # neighbouring data sets differ in one user of this domain
     run: str = ""  # a digest of the plan that asked for it; "" in ledgers of before
+    task: str = ""  # a digest of all that was asked, likewise
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,6 @@ def _event(fields: Any) -> Event:
         return plain
     steps = GaussianSteps(**fields)
     counted = steps.noise_multiplier > 0 and 0 < steps.sample_rate <= 1 and steps.steps > 0
-    if not (counted and isinstance(steps.run, str)):
+    if not (counted and isinstance(steps.run, str) and isinstance(steps.task, str)):
         raise ValueError
     return steps

@@ -1,4 +1,6 @@
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from support.tiny_members import tiny_plan
 import client.rounds as rounds
 from client.budget import Limits, declared
 from client.recommend import open_serving
-from client.rounds import DomainMember, must_move, personalise
+from client.rounds import DomainMember, Workshop, must_move, personalise
 from client.store import Home
 from shared.accounting import epsilon, sentence
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
@@ -224,6 +226,80 @@ def test_a_private_round_is_in_the_ledger_before_anything_else(members, tiny_bas
     with pytest.raises(ZeroDivisionError):
         members[0].train(replace(task, round=2))
     assert len(read_events(members[0].home.ledger)) == 2  # wasted, not hidden
+
+
+def killed(member, task, monkeypatch, error=KeyboardInterrupt):
+    """As if the process ended between the ledger's line and the update."""
+    with monkeypatch.context() as patch:
+
+        def die(*_, **__):
+            raise error
+
+        patch.setattr("client.rounds.train_privately", die)
+        with pytest.raises(error):
+            member.train(task)
+
+
+def test_a_round_whose_process_was_killed_is_paid_for(members, tiny_base, tmp_path, monkeypatch):
+    """Nothing of it had left, so the same task, asked again, costs nothing more and all rounds can be had."""
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=3")
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
+    task, _ = first_task(plan)
+    for number in (1, 2, 3):
+        killed(member, replace(task, round=number), monkeypatch)
+        killed(member, replace(task, round=number), monkeypatch)
+        member.train(replace(task, round=number))
+    assert member.spent(plan)["releases"] == 3
+    assert member.spent(plan)["epsilon"] <= 6.0
+
+
+def test_what_may_have_left_is_paid_for_again(members, tiny_base, tmp_path, monkeypatch):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=9")
+    task, _ = first_task(plan)
+
+    def releases(*steps):
+        member = DomainMember(
+            members[0].domain, Home(tmp_path / str(len(list(tmp_path.iterdir())))), members[0].workshop
+        )
+        for step in steps:
+            step(member)
+        return member.spent(plan)["releases"]
+
+    def train(number):
+        return lambda member: member.train(replace(task, round=number))
+
+    def stop(number, error=KeyboardInterrupt):
+        return lambda member: killed(member, replace(task, round=number), monkeypatch, error)
+
+    def damage(member):
+        member.home.released.write_bytes(b"not what was kept")
+
+    assert releases(train(1), damage, train(1)) == 2
+    assert releases(train(1), stop(2, ZeroDivisionError), train(2)) == 3  # the server heard of it
+    assert releases(train(1), stop(2), train(3), train(2)) == 4  # only what comes next is known not to have left
+    assert releases(train(1), train(2), train(1)) == 3
+
+
+def test_who_is_asked_the_same_meanwhile_makes_and_pays_it_once(members, tiny_base, tmp_path, monkeypatch):
+    """A server that came back asks again while the first answer is still being made."""
+    plan = tiny_plan(tiny_base, "privacy.epsilon=6.0")
+    asked, _ = first_task(plan)
+    one, two = (DomainMember(members[0].domain, Home(tmp_path), Workshop(tmp_path / "cache")) for _ in range(2))
+    real, begun, go_on = rounds.train_privately, [], Event()
+
+    def slow(*parts, **how):
+        begun.append(1)
+        go_on.wait(60)
+        real(*parts, **how)
+
+    monkeypatch.setattr(rounds, "train_privately", slow)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(member.train, asked) for member in (one, two)]
+        wait(answers, timeout=2)  # the second has had the time to begin as well
+        go_on.set()
+    first, second = (answer.result() for answer in answers)
+    assert all(np.array_equal(value, second.delta[name]) for name, value in first.delta.items())
+    assert (len(begun), len(read_events(one.home.ledger))) == (1, 1)
 
 
 def test_all_rounds_of_a_plan_cost_what_it_says(members, tiny_base):
