@@ -17,7 +17,7 @@ from server.rounds import ServerState
 from server.superlink import Certificates, SuperLink, ask, register_members, stop_stale_runs, wait_health, write_config
 from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors
-from shared.plan import Plan
+from shared.plan import Plan, check_silos
 from shared.processes import check_port, free_port, is_loopback, signals, spawn, stop
 from shared.secure_sum import FEWEST
 
@@ -101,6 +101,7 @@ def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> Non
     if resume:
         registry.resume(run_dir, plan.to_json())
     else:
+        check_silos(plan)
         registry.refuse_used(run_dir)  # before the seconds that the first adapter takes
         adapter, released, base = (start or first_adapter)(plan)
         memory = aggregator_for(plan).init()

@@ -18,6 +18,7 @@ NOISE_BY = ("server", "devices")
 RELEASES = ("all", "towers", "outputs", "mix")
 FAMILIES = ("ffa", "fedavg", "affinity")
 LINEAR = ("ffa", "fedavg")  # families that need no more than the weighted sum of all updates
+DEVICES_ALONE = ("mechanism", "noise_by", "clip_quantile", "transitions", "item_rank")  # of the section privacy
 PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
 LORA_TARGETS = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
@@ -163,6 +164,17 @@ def plan_from_json(text: str) -> Plan:
     if not isinstance(table, dict) or not all(isinstance(part, dict) for part in table.values()):
         raise ConfigError("expected a plan as a JSON object of sections; update both sides")
     return read_plan(table)
+
+
+def check_silos(plan: Plan) -> None:
+    """Raises ConfigError where domains of many users are promised privacy in a way that only devices know."""
+    for name in DEVICES_ALONE if plan.private else ():
+        usual = getattr(PrivacyPlan(), name)
+        if (found := getattr(plan.privacy, name)) != usual:
+            raise ConfigError(
+                f"privacy.{name}={found} is for a federation of devices (`simulations scenario devices`); a domain of "
+                f"many users samples them and adds its own noise: leave it at {usual}"
+            )
 
 
 def _check(plan: Plan) -> None:

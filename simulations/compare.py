@@ -39,14 +39,14 @@ from shared.lora import save_adapter
 from shared.memory import give_back
 from shared.model import Recommender, base_fingerprint, initial_state, load_adapter_tensors, released_names
 from shared.payload import Tensors
-from shared.plan import Plan
+from shared.plan import Plan, check_silos
 from shared.private import Private
 from shared.whole import read_json
-from simulations.baselines import BASELINES, fit_baseline
+from simulations.baselines import BASELINES, find_baseline
 from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower
 from simulations.in_process import carrier_for
-from simulations.private_devices import spent_by_devices, train_under_promise
+from simulations.private_devices import check_devices, spent_by_devices, train_under_promise
 from simulations.versions import commit, fingerprints, versions
 
 Say = Callable[[str], None]
@@ -85,8 +85,10 @@ class Comparison:
     def run(self, methods: Sequence[str]) -> dict[str, Any]:
         """Fill the cells asked for that are not there yet, save after each, return ``result.json``'s content.
 
-        Raises ConfigError when the directory holds a run of another plan or other domains.
+        Raises ConfigError when the directory holds a run of another plan or other domains, and on a method that this
+        plan, protocol or machine cannot run.
         """
+        self.check(methods)
         (self.out / "homes").mkdir(parents=True, exist_ok=True)
         made = fingerprints(self.plan, [member.domain for member in self.everyone])
         self.reopen(made)
@@ -117,6 +119,22 @@ class Comparison:
                 with self.timed("personal"):
                     self.personal(model)
         return self.save()
+
+    def check(self, methods: Sequence[str]) -> None:
+        """Raises ConfigError on what could not run, before anything is trained or paid for."""
+        asked = set(methods)
+        if asked & {"federated", "personal", "adopted"}:
+            check_silos(self.plan)
+        if "devices" in asked and self.plan.private:
+            check_devices(self.plan)
+        if "together" in asked:
+            if self.plan.private:
+                raise ConfigError("together adds no noise and cannot go with privacy.epsilon; ask for devices")
+            if self.protocol != "loo" or len(self.members) < 2:
+                raise ConfigError("together expects two domains or more and --protocol loo")
+        for name in BASELINES:
+            if name in asked:
+                find_baseline(name)
 
     @contextmanager
     def timed(self, method: str) -> Iterator[None]:
@@ -205,10 +223,6 @@ class Comparison:
 
     def together(self, model: Recommender, start: Tensors) -> None:
         """Each domain in turn recommends on devices that hold their users' histories in all of them."""
-        if self.plan.private:
-            raise ConfigError("together adds no noise and cannot go with privacy.epsilon; ask for devices")
-        if self.protocol != "loo" or len(self.members) < 2:
-            raise ConfigError("together expects two domains or more and --protocol loo")
         for member in self.lacking("together"):
             others = [other.domain for other in self.members if other is not member]
             corpus, tick = member.corpus(self.plan), self.tick(f"{member.name}: devices, together")
@@ -220,7 +234,7 @@ class Comparison:
         """One of the baselines, on each domain alone."""
         for member in self.lacking(name):
             corpus = member.corpus(self.plan)
-            recommend = fit_baseline(name, corpus, self.plan.federation.seed, self.workshop.tick)
+            recommend = find_baseline(name)(corpus, self.plan.federation.seed, self.workshop.tick)
             cases = corpus.split.test
             self.put(name, member, rank_cases(cases, len(corpus.space), recommend(cases), TOP))
 

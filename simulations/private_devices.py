@@ -117,13 +117,22 @@ def _told(plan: Plan) -> GaussianSteps | None:
     return GaussianSteps(noise_for(promise.epsilon, promise.delta, 1.0, 1) / math.sqrt(promise.transitions), 1.0, 1)
 
 
+def check_devices(plan: Plan) -> None:
+    """Raises ConfigError on a setting that devices under a promise do not know."""
+    if plan.model.similarity == "euclidean":
+        raise ConfigError("devices under privacy.epsilon expect model.similarity=cosine or dot, found euclidean")
+    if plan.train.loss != "softmax" or plan.adversary.weight:
+        raise ConfigError(
+            f"devices under privacy.epsilon train.loss=softmax and without an adversary, found {plan.train.loss} and "
+            f"adversary.weight={plan.adversary.weight:g}; leave both as they are, or promise nothing"
+        )
+
+
 class Learnt:
     """What the devices' server trains, as one vector; and what one device makes of it."""
 
     def __init__(self, model: Recommender, corpus: Corpus, plan: Plan, follows: Neighbours | None = None) -> None:
-        """``follows`` is what the devices told before. Raises ConfigError on a similarity that is no product."""
-        if plan.model.similarity == "euclidean":
-            raise ConfigError("devices under privacy.epsilon expect model.similarity=cosine or dot, found euclidean")
+        """``follows`` is what the devices told before."""
         self.model, self.space, self.plan = model.eval(), corpus.space, plan
         self.follows = None if follows is None else transitions.dense(follows)
         few = plan.privacy.releases == "mix"
@@ -282,6 +291,7 @@ def train_under_promise(
     """
     corpus, ledger = member.corpus(plan), devices_ledger(member)
     users = len(sampled_users(corpus))
+    check_devices(plan)
     calls = schedule(plan, users)
     if calls.told is not None:
         transitions.check_catalogue(len(corpus.space))

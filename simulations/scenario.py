@@ -79,6 +79,11 @@ def read_scenario(name: str) -> Scenario:
 def runs(scenario: Scenario, domains: Sequence[Domain], seed: int) -> Iterator[Run]:
     """The federations that answer the question, for one seed."""
     owners: list[Domain] = []
+    if scenario.small_shop and scenario.small_shop not in (names := [domain.name for domain in domains]):
+        raise ConfigError(
+            f"the small owners are dealt of {scenario.small_shop!r}, which is none of {', '.join(names)}; name it in "
+            "--shops, or another small_shop in the scenario's file"
+        )
     for domain in domains:
         small = scenario.small_users if domain.name == scenario.small_shop else ()
         owners.extend(deal(domain, scenario.owners, small, seed, scenario.users))

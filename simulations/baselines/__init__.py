@@ -39,14 +39,14 @@ BASELINES = {
 }
 
 
-def fit_baseline(name: str, corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
-    """Train one of BASELINES on a domain. Raises ConfigError when a library is missing."""
+def find_baseline(name: str) -> Fit:
+    """What fits one of BASELINES to a domain. Raises ConfigError when a library is missing."""
     module, function = BASELINES[name].split(":")
     try:
         fit: Fit = getattr(import_module(f"simulations.baselines.{module}"), function)
     except ImportError as error:
         raise ConfigError(f"baseline {name} needs {error.name}: pip install 'isthmus[baselines]'") from None
-    return fit(corpus, seed, tick)
+    return fit
 
 
 def valid_ndcg(recommend: Recommend, corpus: Corpus) -> float:

@@ -9,7 +9,7 @@ from client.splits import Histories
 from shared.errors import ConfigError
 from shared.metrics import ranking_metrics
 from shared.model import Batch
-from simulations.baselines import BASELINES, crowded, fit_baseline, raised, tuned, valid_ndcg
+from simulations.baselines import BASELINES, crowded, find_baseline, raised, tuned, valid_ndcg
 from simulations.baselines.neighbours import matrix
 from simulations.baselines.sasrec import Ids, Sequential, Texts, recommender
 
@@ -30,9 +30,9 @@ def test_a_baseline_beats_chance_and_repeats_itself(name, members, plan, monkeyp
     items = len(corpus.space)
     table = torch.from_numpy(draw.normal(size=(len(corpus.split.test), items)).astype(np.float32))
     chance = ndcg(lambda cases: lambda rows: table[torch.from_numpy(rows)], corpus)
-    found = fit_baseline(name, corpus, seed=3)
+    found = find_baseline(name)(corpus, 3, None)
     assert ndcg(found, corpus) > chance
-    assert ndcg(fit_baseline(name, corpus, seed=3), corpus) == pytest.approx(ndcg(found, corpus))
+    assert ndcg(find_baseline(name)(corpus, 3, None), corpus) == pytest.approx(ndcg(found, corpus))
 
 
 @pytest.mark.parametrize("name", ["sasrec", "unisrec"])
@@ -41,9 +41,9 @@ def test_a_large_catalogue_is_sampled_in_training_and_ranked_whole(name, members
     monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
     monkeypatch.setattr("simulations.baselines.sasrec.BATCH", 4)
     corpus = members[0].corpus(plan)
-    whole = ndcg(fit_baseline(name, corpus, seed=3), corpus)
+    whole = ndcg(find_baseline(name)(corpus, 3, None), corpus)
     monkeypatch.setattr("simulations.baselines.sasrec.CANDIDATES", 20)
-    sampled = ndcg(fit_baseline(name, corpus, seed=3), corpus)
+    sampled = ndcg(find_baseline(name)(corpus, 3, None), corpus)
     assert sampled != whole
     assert sampled == pytest.approx(whole, rel=0.5)
 
@@ -121,4 +121,4 @@ def test_a_missing_library_is_named(members, plan, monkeypatch):
     monkeypatch.setitem(sys.modules, "implicit.nearest_neighbours", None)
     monkeypatch.delitem(sys.modules, "simulations.baselines.neighbours", raising=False)
     with pytest.raises(ConfigError, match="baseline item_knn needs implicit"):
-        fit_baseline("item_knn", members[0].corpus(plan), seed=1)
+        find_baseline("item_knn")

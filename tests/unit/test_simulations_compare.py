@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -29,6 +30,27 @@ def test_a_domain_outside_adopts_the_model_and_trains_nothing(members, tiny_base
     assert not members[1].home.alone.exists()
     assert not members[1].home.rounds.exists()
     assert any(line.startswith(f"{members[1].name} untrained, takes") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("methods", "settings", "protocol", "says"),
+    [
+        (("local", "together"), ("privacy.epsilon=8.0",), "loo", "together adds no noise"),
+        (("local", "together"), (), "time", "together expects two domains or more and --protocol loo"),
+        (("local", "devices"), ("privacy.epsilon=8.0", "model.similarity=euclidean"), "loo", "found euclidean"),
+        (("local", "personal"), ("privacy.epsilon=8.0", "privacy.mechanism=banded"), "loo", "mechanism=banded is for"),
+        (("local", "item_knn"), (), "loo", "baseline item_knn needs implicit"),
+    ],
+)
+def test_what_cannot_run_is_told_before_anything_is_trained(
+    members, tiny_base, tmp_path, monkeypatch, methods, settings, protocol, says
+):
+    monkeypatch.setitem(sys.modules, "implicit.nearest_neighbours", None)
+    monkeypatch.delitem(sys.modules, "simulations.baselines.neighbours", raising=False)
+    plan = tiny_plan(tiny_base, *settings)
+    with pytest.raises(ConfigError, match=says):
+        Comparison(plan, members[:2], members[0].workshop, tmp_path / "run", protocol).run(methods)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_of_other_users_of_the_same_domains_is_not_gone_on_with(members, tiny_base, tmp_path):

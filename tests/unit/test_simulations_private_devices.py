@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from client.budget import Limits
 from client.chance import Repeatable, Unforeseen
 from client.privacy import sampled_users
+from client.rounds import DomainMember
+from client.store import Home
 from client.train import answers, predictions
 from shared.accounting import epsilon
 from shared.errors import BudgetError, ConfigError
 from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events
-from shared.model import Batch, Recommender, adapter_tensors
+from shared.model import Batch, Recommender
 from shared.neighbours import Neighbours
 from shared.prefix import find_base
 from shared.secure_sum import quorum
@@ -273,7 +275,12 @@ def test_what_adds_no_noise_is_refused_under_a_promise(members, tiny_base, tmp_p
     model = members[0].workshop.model(plan)
     with pytest.raises(ConfigError, match="adds no noise"):
         train_devices(model, members[0].corpus(plan), plan)
-    with pytest.raises(ConfigError, match="together adds no noise"):
-        Comparison(plan, members, members[0].workshop, tmp_path, "loo").together(model, adapter_tensors(model))
-    with pytest.raises(ConfigError, match="found euclidean"):
-        Learnt(model, members[0].corpus(plan), tiny_plan(tiny_base, *PROMISE, "model.similarity=euclidean"))
+    for setting, says in (
+        ("model.similarity=euclidean", "found euclidean"),
+        ("train.loss=bpr", "found bpr and adversary.weight=0"),
+        ("adversary.weight=0.5", "found softmax and adversary.weight=0.5"),
+    ):
+        member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop, simulated=True)
+        with pytest.raises(ConfigError, match=says):
+            train_under_promise(model, member, tiny_plan(tiny_base, *PROMISE, setting))
+        assert not devices_ledger(member).exists()  # nothing is paid

@@ -67,6 +67,13 @@ def test_every_scenario_file_can_be_read_and_says_who_takes_part(name, members):
         assert len(run.members) == (len(names) - 1 if asked.newcomers else asked.owners * len(names) + bool(small))
 
 
+def test_a_small_owner_of_a_shop_that_is_not_there_is_told(members):
+    domains = [member.domain for member in members[:2]]
+    scenario = Scenario("?", tuple(domain.name for domain in domains), ("local",), small_shop="scientific")
+    with pytest.raises(ConfigError, match="dealt of 'scientific', which is none of"):
+        list(runs(scenario, domains, seed=3))
+
+
 def test_what_a_domain_reaches_alone_is_lent_to_the_next_run_of_the_same_seed(tmp_path):
     made = tmp_path / "affinity" / "seed-7" / "homes" / "shop" / "alone"
     made.mkdir(parents=True)
