@@ -54,8 +54,10 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
     three = ["--shops", "instruments,scientific,office"]
     asked["different-shops"] = ("7", ["scenario", "different-shops", "--root", shops, *three, "--rounds", "6"])
     asked["new-kind"] = ("7", ["scenario", "new-kind", "--root", shops, *four, "--rounds", "2"])
-    for name in ("different-shops", "new-kind", "twenty-owners"):
+    for name in ("new-kind", "twenty-owners"):  # the uniform rule stands beside affinity in different-shops
         asked[name][1].extend(["--families", "affinity"])
+    two = ["--root", shops, "--shops", "instruments,scientific", "--families", "affinity"]
+    asked["private-kinds"] = ("7,8,9", ["scenario", "private-kinds", *two])
     asked["devices"] = ("7", ["scenario", "devices", "--root", media])
     asked["private-devices"] = ("7,8,9", ["scenario", "devices", "--root", media, "--set", "privacy.epsilon=8"])
     shares = [*asked["private-devices"][1], "--set", "privacy.transitions=1", "--set", "privacy.noise_by=devices"]
@@ -64,6 +66,8 @@ def questions(root: Path) -> dict[str, tuple[str, list[str]]]:
         asked[f"media-{name}"] = ("7", ["evaluate", "--data", f"{media}/{name}", "--methods", methods])
     time = ["evaluate", "--data", f"{media}/video", "--protocol", "time", "--methods", methods]
     asked["media-video-time"] = ("7", time)
+    centralised = ["evaluate", "--data", f"{media}/video", "--methods", "popularity,item_knn,bpr_mf,sasrec"]
+    asked["media-video-loo"] = ("7", centralised)
     federated = "fedmf,fedncf,pfedrec"
     papers = ["evaluate", "--data", f"{media}/video", "--protocol", "loo-99", "--methods", federated]
     asked["federated-papers"] = ("7", papers)
