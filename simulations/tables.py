@@ -59,14 +59,19 @@ def figures_of(found: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         show_edge=False,
     )
+    columns = {**NAMES, **BASELINES}
+    worst = {method: figures["ndcg@10"]["worst"] for method, figures in found["figures"].items()}
+    notes = []
+    if len(next(iter(found["figures"].values()))["ndcg@10"]) > 3:  # else there is one domain beside macro and worst
+        each = (f"{columns[method]} {worst[method]}".replace("\n", " ") for method in columns if method in worst)
+        notes.append(f"worst domain by NDCG@10: {', '.join(each)}")
     if found.get("incomplete"):
         gaps = "; ".join(f"{method} ({', '.join(runs)})" for method, runs in found["incomplete"].items())
-        table.caption = f"left out, for some seed lacks it: {gaps}"
-        table.caption_justify = "left"
+        notes.append(f"left out, for some seed lacks it: {gaps}")
+    table.caption, table.caption_justify = Text("\n".join(notes)) if notes else None, "left"
     reference = found["paired"]["reference"]
     for column in ("domain", "method", "HR@10", "NDCG@10", f"NDCG@10 less {reference}"):
         table.add_column(column, overflow="fold")
-    columns = {**NAMES, **BASELINES}
     for name in [*(n for n in next(iter(found["figures"].values()))["hr@10"] if n != "worst")]:
         for method in (method for method in columns if method in found["figures"]):
             cells = [found["figures"][method][metric][name] for metric in METRICS]

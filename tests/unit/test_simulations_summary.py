@@ -1,10 +1,13 @@
+import io
 import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from shared.errors import ConfigError
 from simulations.summary import figure, interval, paired, read_cells, resampled, summarise
+from simulations.tables import figures_of
 
 
 def test_resampled_means_have_the_spread_theory_says():
@@ -120,3 +123,24 @@ def test_seeds_of_other_users_or_plans_are_not_pooled(tmp_path):
     write(tmp_path, 8, "local", np.array([0.2, 0.4]), rounds=99)
     with pytest.raises(ConfigError, match="different plans or protocols"):
         summarise(tmp_path)
+
+
+def test_the_table_names_each_methods_worst_domain_where_there_are_several(tmp_path):
+    def shown(cells):
+        figures = {method: {m: figure(domains) for m in ("hr@10", "ndcg@10")} for method, domains in cells.items()}
+        about = {
+            "ranking": "full",
+            "protocol": "loo",
+            "seeds": [7],
+            "figures": figures,
+            "incomplete": {"pooled": ["seed-8"]},
+        }
+        console = Console(width=100, file=io.StringIO())
+        console.print(figures_of({**about, "paired": {"reference": "local", "differences": {}}}))
+        return console.file.getvalue()
+
+    good, bad = [np.ones((1, 3))], [np.zeros((1, 3))]
+    several = shown({"local": {"a": good, "b": bad}, "sasrec": {"a": bad, "b": good}})
+    assert "worst domain by NDCG@10: local only b, SASRec a" in several
+    assert "left out, for some seed lacks it: pooled (seed-8)" in several
+    assert "worst domain" not in shown({"local": {"a": good}})
