@@ -78,6 +78,29 @@ def test_a_question_that_is_none_is_told(tmp_path):
         quality.main(tmp_path, only=["shops-nowhere"], seeds=None, again=False)
 
 
+def test_a_baseline_is_held_against_what_papers_report_of_it():
+    def reaches(hr, ndcg):
+        return {"hr@10": {"macro": cell(hr)}, "ndcg@10": {"macro": cell(ndcg)}}
+
+    found = {
+        "figures": {"fedmf": reaches(0.62, 0.35), "pfedrec": reaches(0.8, 0.4 * 0.9 - 0.001), "local": reaches(1, 1)}
+    }
+    published = {"fedmf": (0.675, 0.381), "pfedrec": (0.736, 0.4), "fedncf": (0.658, 0.387)}
+    lines = quality.against_papers(found, published)
+    assert lines[2:] == [
+        "| fedmf | 0.675 / 0.381 | 0.620 / 0.350 | yes |",
+        "| pfedrec | 0.736 / 0.400 | 0.800 / 0.359 | no |",
+        "",
+    ]
+    assert quality.against_papers(found, {}) == []
+    methods = {
+        name: set(words[words.index("--methods") + 1].split(","))
+        for name, (_, words) in QUESTIONS.items()
+        if "--methods" in words
+    }
+    assert all(set(told) <= methods[name] for name, told in quality.PUBLISHED.items())
+
+
 def test_an_answer_becomes_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "HERE", tmp_path)
     (tmp_path / "quality").mkdir()
