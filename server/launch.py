@@ -55,6 +55,8 @@ def run_server(
     ``run_dir``; both change nothing.
     """
     check(host, clients, wait_s, round_timeout_s, certificates, FEWEST if plan.federation.secure else 1)
+    if not resume:
+        check_silos(plan)
     link = SuperLink(run_dir.resolve(), host, port or free_port(), certificates)
     check_port(host, link.port)
     if door is not None:
@@ -101,7 +103,6 @@ def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> Non
     if resume:
         registry.resume(run_dir, plan.to_json())
     else:
-        check_silos(plan)
         registry.refuse_used(run_dir)  # before the seconds that the first adapter takes
         adapter, released, base = (start or first_adapter)(plan)
         memory = aggregator_for(plan).init()

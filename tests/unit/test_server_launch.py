@@ -6,7 +6,7 @@ from support.fake_member import fake_plan, fake_start
 
 from server import launch, registry
 from server.aggregate import aggregator_for
-from server.launch import prepare, run_server, spell
+from server.launch import run_server, spell
 from server.rounds import tasks
 from server.superlink import Certificates
 from shared.errors import ConfigError, FederationError
@@ -38,7 +38,7 @@ def test_settings_that_cannot_work_change_nothing(tmp_path, settings, message):
 def test_promises_that_only_devices_know_are_refused(tmp_path):
     plan = read_plan({"privacy": {"epsilon": 8.0, "mechanism": "banded"}})
     with pytest.raises(ConfigError, match=r"privacy\.mechanism=banded is for a federation of devices"):
-        prepare(tmp_path / "run", plan, fake_start, resume=False)
+        run_server(plan, tmp_path / "run", clients=1, port=0, start=fake_start)
     assert not (tmp_path / "run").exists()
     check_silos(read_plan({"privacy": {"mechanism": "banded"}}))  # without a promise it means nothing
 
