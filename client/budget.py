@@ -94,15 +94,18 @@ def check_sharing(plan: Plan, limits: Limits) -> None:
         )
 
 
-def unreleased(event: GaussianSteps, spent: Sequence[Event], last: str | None) -> bool:
-    """Whether the round that comes next is paid for: its process was killed between the ledger and the release.
+def rounds_of(spent: Sequence[Event]) -> list[GaussianSteps]:
+    """Those events that are rounds of noised updates."""
+    return [event for event in spent if isinstance(event, GaussianSteps)]
 
-    It is where the event is the ledger's last of its sort, and the ``last`` task whose update was released is that of
-    the one before; None where none ever was.
+
+def unreleased(event: GaussianSteps, spent: Sequence[Event], begun: tuple[str, int] | None) -> bool:
+    """Whether the round that comes next is paid for already: its process was killed between ledger and release.
+
+    So it is where the event is the last round in the ledger, and what is ``begun`` (task, number) is that very one.
     """
-    rounds = [one for one in spent if isinstance(one, GaussianSteps)]
-    before = rounds[-2].task if len(rounds) > 1 else None
-    return bool(rounds) and rounds[-1] == event and last == before and before != ""
+    rounds = rounds_of(spent)
+    return bool(rounds) and rounds[-1] == event and begun == (event.task, len(rounds))
 
 
 def check_run(plan: Plan, limits: Limits, spent: Sequence[Event], run: str) -> None:

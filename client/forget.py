@@ -121,8 +121,7 @@ def forget(home: Home, user: str, data: Path | None = None, data_too: bool = Fal
     files = sum(drop_rows(path, USER_COLUMNS, user) for path in files_of(raw)) if data_too else 0
     touched = _residuals(home, filed if filed is not None and not data_too else None)
     consents = _passports(home, user)
-    if home.released.exists():
-        keep_none_released(home)
+    keep_none_released(home)
     emptied = ShownLog(home.shown).empty(lambda body: body.get("user") == gone.shown)
     sweep(home.folder)  # who was killed while writing may have left some of it
     return Forgotten(dropped, touched, consents, emptied, files, (filed is not None or beside) and not data_too)

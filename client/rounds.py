@@ -1,7 +1,6 @@
 """Task -> AdapterUpdate: load, train, subtract, sign off. The resident side of one domain."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from client.budget import (
     check_sharing,
     declared,
     planned_round,
+    rounds_of,
     unreleased,
 )
 from client.calibrate import calibrate
@@ -29,18 +29,20 @@ from client.privacy import sampled_users, train_privately
 from client.store import (
     Home,
     Kept,
+    begun,
+    drop_begun,
     keep,
+    keep_begun,
     keep_none_released,
     keep_released,
     keep_round,
-    last_released,
     load_released,
     load_round,
 )
 from client.train import Outcome, Tick, train
 from shared.accounting import epsilon, finite
-from shared.errors import BudgetError, PayloadError, TrainingError
-from shared.ledger import PlainRelease, append_event, read_events, reserved
+from shared.errors import PayloadError, TrainingError
+from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events, reserved
 from shared.model import Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.neighbours import tensors_of
 from shared.payload import (
@@ -135,6 +137,12 @@ class DomainMember:
         Raises PayloadError when the task does not fit, BudgetError when it would overspend, TrainingError when
         nothing moved.
         """
+        if not task.plan.private:
+            return self._update(task)
+        with reserved(self.home.released):  # one process makes it, and pays once; another waits and sends the same
+            return self._update(task)
+
+    def _update(self, task: Task) -> AdapterUpdate:
         task, model = self._take(task)
         check_protocol(task.plan, self.protocol)
         check_sharing(task.plan, self.limits)
@@ -147,28 +155,51 @@ class DomainMember:
             raise
 
     def _once(self, task: Task, model: Recommender, released: frozenset[str]) -> AdapterUpdate:
-        """The update of a private task, made and paid for once however often it is asked, by whichever process."""
-        asked = name_of(task)
-        with reserved(self.home.released):
-            if (kept := load_released(self.home, asked)) is not None:
-                return kept
-            try:
-                update = self._trained(task, model, released)
-            except BudgetError:
-                raise  # nothing was spent
-            except Exception:  # it will be told, so what was spent is gone
-                keep_none_released(self.home)
-                raise
-            keep_released(self.home, asked, update)
-            return update
+        """The update of a private task, made and paid for once however often it is asked."""
+        if (kept := load_released(self.home, name_of(task))) is not None:
+            return kept
+        paid = self._pay(task)
+        try:
+            update = self._trained(task, model, released, paid)
+        except Exception:  # it will be told, so what was spent is gone
+            drop_begun(self.home)
+            raise
+        if mark_of(self.home.forgotten) == self._forgotten:
+            keep_released(self.home, name_of(task), update)
+        else:  # somebody who is in it was forgotten meanwhile: it is not to be sent again
+            keep_none_released(self.home)
+        return update
 
-    def _trained(self, task: Task, model: Recommender, released: frozenset[str]) -> AdapterUpdate:
+    def _pay(self, task: Task) -> GaussianSteps:
+        """The event that this round is, in the ledger before anything is released: a crash hides nothing.
+
+        Raises BudgetError when it would overspend.
+        """
+        users = len(sampled_users(self.corpus(task.plan)))
+        event = replace(planned_round(task.plan, users, run_of(task)), task=name_of(task))
+        with reserved(self.home.ledger):
+            spent = list(read_events(self.home.ledger))
+            if paid := unreleased(event, spent, begun(self.home)):
+                spent.remove(event)
+            if not self.simulated:  # there a run that was cut off draws the same noise again
+                check_run(task.plan, self.limits, spent, event.run)
+            check_budget(task.plan, self.limits, spent, event)
+            if not paid:
+                keep_begun(self.home, event.task, len(rounds_of(spent)) + 1)
+                append_event(self.home.ledger, event)
+        return event
+
+    def _trained(
+        self, task: Task, model: Recommender, released: frozenset[str], paid: GaussianSteps | None = None
+    ) -> AdapterUpdate:
         corpus = self.corpus(task.plan)
         place = ("client", self.name, task.round)
         items: Tensors = {}
         quality: float | None = None
         if task.plan.private:
-            self._train_privately(model, corpus, task, released, place)
+            assert paid is not None  # nothing is trained under a promise that the ledger does not know
+            noise, tick = paid.noise_multiplier, self.workshop.tick
+            train_privately(model, corpus, task.plan, noise, released, place, simulated=self.simulated, tick=tick)
         else:
             check_budget(task.plan, self.limits, (), None)
             append_event(self.home.ledger, PlainRelease("update"))  # what was promised before bounds no more
@@ -201,7 +232,7 @@ class DomainMember:
         else fresh.
 
         None where they stay out of the rounds: what was trained without noise may feed no gradient that is released
-        under a promise of privacy (and ``_train_privately`` takes none).
+        under a promise of privacy (and ``train_privately`` takes none).
         """
         if task.plan.private or not task.plan.train.private_rounds:
             return None, False
@@ -231,31 +262,6 @@ class DomainMember:
         counts = dict(zip(COUNTED, corpus.pairs(), strict=True))
         catalogue = self.domain.catalog.fingerprint
         return {table_name(catalogue, key): value / np.float32(weight) for key, value in counts.items()}
-
-    def _train_privately(
-        self, model: Recommender, corpus: Corpus, task: Task, released: frozenset[str], place: Sequence[str | int]
-    ) -> None:
-        users = len(sampled_users(corpus))
-        event = replace(planned_round(task.plan, users, run_of(task)), task=name_of(task))
-        with reserved(self.home.ledger):
-            spent = list(read_events(self.home.ledger))
-            if paid := unreleased(event, spent, last_released(self.home)):
-                spent.remove(event)
-            if not self.simulated:  # there a run that was cut off draws the same noise again
-                check_run(task.plan, self.limits, spent, event.run)
-            check_budget(task.plan, self.limits, spent, event)
-            if not paid:  # written before anything is released: a crash hides nothing
-                append_event(self.home.ledger, event)
-        train_privately(
-            model,
-            corpus,
-            task.plan,
-            event.noise_multiplier,
-            released,
-            tuple(place),
-            simulated=self.simulated,
-            tick=self.workshop.tick,
-        )
 
     def finish(self, task: Task) -> None:
         """Keep the final adapter, fine-tune privately on top of it, evaluate at home."""

@@ -164,25 +164,45 @@ def keep_none_released(home: Home) -> None:
     write_whole(home.released, b"\n")
 
 
-def last_released(home: Home) -> str | None:
-    """The task of the update kept; None where nothing was ever released, "" where what is there tells nothing."""
+def keep_begun(home: Home, task: str, number: int) -> None:
+    """Note beside what is kept that an update is being made for which the ledger has its ``number``-th round, or will
+    have in a moment: as long as this stands nothing of it has left."""
+    write_whole(home.released, f"making {task} {number}\n".encode() + _released(home)[1])
+
+
+def drop_begun(home: Home) -> None:
+    """Take the note back: of what was being made something may be told."""
+    write_whole(home.released, _released(home)[1])
+
+
+def begun(home: Home) -> tuple[str, int] | None:
+    """The task and number noted last; None where that was released, or nothing can be told."""
     try:
-        name, _, raw = home.released.read_bytes().partition(b"\n")
-        update_from_bytes(raw)
-        return name.decode()
-    except FileNotFoundError:
+        task, number = _released(home)[0].decode().split(" ")
+        return task, int(number)
+    except ValueError:
         return None
-    except (PayloadError, UnicodeDecodeError):
-        return ""
 
 
 def load_released(home: Home, task: str) -> AdapterUpdate | None:
     """The update kept for that task; None where there is none, or it cannot be read."""
+    name, _, raw = _released(home)[1].partition(b"\n")
     try:
-        name, _, raw = home.released.read_bytes().partition(b"\n")
         return update_from_bytes(raw) if name == task.encode() else None
-    except (FileNotFoundError, PayloadError):
+    except PayloadError:
         return None
+
+
+def _released(home: Home) -> tuple[bytes, bytes]:
+    """What is noted as begun, and what is kept; empty where there is nothing."""
+    try:
+        raw = home.released.read_bytes()
+    except FileNotFoundError:
+        return b"", b""
+    if not raw.startswith(b"making "):
+        return b"", raw
+    noted, _, kept = raw.partition(b"\n")
+    return noted.removeprefix(b"making "), kept
 
 
 def keep_round(home: Home, run: str, number: int, private: dict[str, torch.Tensor]) -> None:

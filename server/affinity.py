@@ -30,7 +30,8 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
     kin_ii = 1, kin_ij = 0 across kinds (``server/kinds.py``) and sigmoid((likeness_ij - measure.kin) / SOFT) within,
     but 1 where both are told to be of it, and in the first round: towers that start out together stay comparable.
     Whose towers fewer rounds went into than into its kin's, for it joined late or was away, lets its delta count from
-    where they stand: a mean with its own would throw them back.
+    where they stand, if they weigh no less than its kin who are not ahead and itself: a mean with its own would throw
+    them back, and nobody of little weight may move many.
     The table of a catalogue (residuals and biases of its items and what was met together, where the plan shares them)
     is mixed likewise among its owners.
     Linear in the updates once a is known, and LoRA is averaged exactly as in the family ffa. Raises FederationError
@@ -50,21 +51,24 @@ def by_affinity(cap: float, measure: Measure = CALM) -> Aggregator:
         likely = alike if memory else np.full_like(alike, np.inf)
         kin = kinship(likely, measure.kin, found, told(alike, found))
         shares = mixture(kin, weights)
+        near = np.where(kin >= HALF, weights, 0.0)
         ages = np.array([kept.get(named("age", name), np.zeros(1))[0] for name in names])
-        ahead = (kin >= HALF) & (ages > ages[:, None])
+        ahead = ages > ages[:, None]
+        followed = leaders(near, ahead)
         for key in sorted({key for update in came for key in update.delta if ".lora_" not in key}):
             have = [row for row, update in enumerate(came) if key in update.delta]  # all, or owners of one catalogue
             part = shares[np.ix_(have, have)]
             part = part / part.sum(axis=1, keepdims=True)
             stood = [kept.get(named("tower", names[row], key), np.zeros_like(came[row].delta[key])) for row in have]
-            if _moves(key):
-                stood = caught_up(stood, ahead[np.ix_(have, have)] * weights[have])
+            had = np.array([named("tower", names[row], key) in kept for row in have])
+            led = leaders(near[np.ix_(have, have)], ahead[np.ix_(have, have)] & had)
+            stood = caught_up(stood, np.where(_steps(key, had)[:, None], led, 0.0))
             local = np.stack([at + came[row].delta[key] for at, row in zip(stood, have, strict=True)])
             mixed = np.einsum("ij,j...->i...", part, local.astype(np.float64)).astype(np.float32)
             kept.update({named("tower", names[row], key): mixed[place] for place, row in enumerate(have)})
         for row, update in enumerate(came):
             kept[named("others", update.domain)] = np.array([1 - shares[row, row]], np.float32)
-            age = max(ages[row], ages[ahead[row]].max(initial=0)) + 1
+            age = max(ages[row], ages[followed[row] > 0].max(initial=0)) + 1
             kept[named("age", update.domain)] = np.array([age], np.float32)
         each = weights / weights.sum()
         lora = {
@@ -91,18 +95,28 @@ def _outdated(key: str, came: list[AdapterUpdate]) -> bool:
     return any(key.startswith(named("tower", u.domain, TABLE)) and key.rpartition("\n")[2] not in u.delta for u in came)
 
 
-def _moves(key: str) -> bool:
-    """Whether what comes under this name is how far something moved from its start, also the first time: of a table
-    all but the residuals comes whole then."""
-    return not key.startswith(TABLE) or key.endswith(".vectors")
+def _steps(key: str, had: Bools) -> Bools:
+    """For whom what comes under this name is a step from where it stood: a table's bias comes whole from who ``had``
+    none, and its counts always do; (domains,)."""
+    if not key.startswith(TABLE) or key.endswith(".vectors"):
+        return np.ones_like(had)
+    return had if key.endswith(".bias") else np.zeros_like(had)
 
 
-def caught_up(stood: list[Singles], ahead: Floats) -> list[Singles]:
-    """Where each domain's delta counts from: the mean, by the weights ``ahead`` (domains, domains), of those who are
-    ahead of it; where it ``stood`` itself if none is."""
+def leaders(near: Floats, ahead: Bools) -> Floats:
+    """Of the weights of each domain's kin (domains, domains), itself included, those of kin who are ``ahead`` of it,
+    where they are no less than the others' together; else none."""
+    led = np.where(ahead, near, 0.0)
+    found: Floats = np.where(2 * led.sum(axis=1, keepdims=True) >= near.sum(axis=1, keepdims=True), led, 0.0)
+    return found
+
+
+def caught_up(stood: list[Singles], led: Floats) -> list[Singles]:
+    """Where each domain's delta counts from: where it ``stood``, or the mean of those it catches up with, by the
+    weights ``led`` (domains, domains)."""
     return [
         np.average(np.stack(stood), axis=0, weights=row).astype(np.float32) if row.any() else own
-        for own, row in zip(stood, ahead, strict=True)
+        for own, row in zip(stood, led, strict=True)
     ]
 
 

@@ -274,7 +274,29 @@ def test_what_may_have_left_is_paid_for_again(members, tiny_base, tmp_path, monk
     def damage(member):
         member.home.released.write_bytes(b"not what was kept")
 
+    def remove(member):
+        member.home.released.unlink()
+
+    def restored(member):
+        kept = member.home.released.read_bytes()
+        member.train(replace(task, round=2))
+        member.home.released.write_bytes(kept)
+
+    def unreadable(member):
+        def corpus(*_):
+            raise DataError("the disk")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DomainMember, "corpus", corpus)
+            with pytest.raises(DataError):
+                member.train(replace(task, round=2))
+
     assert releases(train(1), damage, train(1)) == 2
+    assert releases(train(1), remove, train(1)) == 2
+    assert releases(train(1), restored, train(2)) == 3
+    assert releases(train(1), stop(2), damage, train(2)) == 3
+    assert releases(train(1), stop(2), unreadable, train(2)) == 2  # an error before anything was spent tells nothing
+    assert releases(train(1), stop(2), stop(3), train(3)) == 3
     assert releases(train(1), stop(2, ZeroDivisionError), train(2)) == 3  # the server heard of it
     assert releases(train(1), stop(2), train(3), train(2)) == 4  # only what comes next is known not to have left
     assert releases(train(1), train(2), train(1)) == 3

@@ -7,7 +7,7 @@ import pytest
 from support.contracts import AggregatorContract
 
 from server import registry
-from server.affinity import by_affinity, caught_up, kinship, mixture
+from server.affinity import by_affinity, caught_up, kinship, leaders, mixture
 from server.aggregate import aggregator_for
 from server.kinds import kinds as find
 from server.kinds import told
@@ -254,19 +254,75 @@ def test_where_a_delta_counts_from_by_hand():
     assert [value.tolist() for value in caught_up(stood, ahead)] == [[8.0], [6.0], [9.0]]
 
 
+def test_one_of_little_weight_who_came_alone_moves_nobody():
+    """The others missed a round; its tower, whatever it holds, stands in theirs by its share and no more."""
+    directions, draw = kinds()
+    aggregator, memory = by_affinity(4096), None
+    foreign = draw.normal(size=SIZE)
+    small = NOISE / 32
+    for number in range(1, 9):
+        given = [
+            replace(one, weight=small) if one.domain == "film2" else one for one in updates(directions, draw, number)
+        ]
+        if number == 6:
+            given = [one for one in given if one.domain == "film2"]
+            given[0].delta["item.weight"] += (20 * foreign).astype(np.float32)
+        _, memory, _ = aggregator.apply(memory, given)
+    assert abs(progress(memory, "film0", foreign)) < 20 * 0.05
+    assert progress(memory, "film0", directions["film"]) == pytest.approx(
+        6.5, abs=0.3
+    )  # seven rounds, the first shared
+
+
+def test_who_leads_by_hand():
+    near = np.array([[1.0, 2.0, 4.0], [1.0, 2.0, 4.0], [1.0, 2.0, 4.0]])
+    ahead = np.array([[False, True, True], [False, False, True], [True, False, False]])
+    # 6 against 1; 4 against 3; 1 against 6
+    assert leaders(near, ahead).tolist() == [[0.0, 2.0, 4.0], [0.0, 0.0, 4.0], [0.0, 0.0, 0.0]]
+
+
+def tables(number, names, bias, vectors, catalogue="c" * 16):
+    """Updates of one kind that hold a table: its bias and its residuals, each two numbers of these values."""
+    given = updates(*kinds(), number, names=names)
+    for one in given:
+        come = {"bias": bias(one.domain), "vectors": vectors}
+        one.delta.update({table_name(catalogue, key): np.full(2, value, np.float32) for key, value in come.items()})
+    return given
+
+
+def table_of(memory, name, key, catalogue="c" * 16):
+    return float(by_affinity(4096).offsets(memory, name)[table_name(catalogue, key)][0])
+
+
+def test_who_was_away_catches_up_with_the_table_too():
+    """Its bias is a step by then; two kin, for one has to weigh as much as who comes back and is there."""
+    memory = None
+    for number in range(1, 9):
+        names = ["film0", "film1", *["film2"] * (number not in range(3, 8))]
+        _, memory, _ = by_affinity(4096).apply(memory, tables(number, names, lambda _: 1.0, 1.0))
+    for name in names:
+        assert (table_of(memory, name, "bias"), table_of(memory, name, "vectors")) == pytest.approx((8, 8))
+
+
+def test_who_is_ahead_in_towers_but_new_to_a_catalogue_leads_nobody_there():
+    memory = None
+    for number in range(1, 6):
+        given = [*tables(number, ["film0"], lambda _: 1.0, 1.0), *updates(*kinds(), number, names=["film1", "film2"])]
+        _, memory, _ = by_affinity(4096).apply(memory, given)
+    _, memory, _ = by_affinity(4096).apply(memory, updates(*kinds(), 6, names=["film1", "film2"]))
+    _, memory, _ = by_affinity(4096).apply(memory, tables(7, ["film0", "film1", "film2"], lambda _: 0.0, 1.0))
+    assert table_of(memory, "film0", "vectors") == pytest.approx(8 / 3)  # the mean of 6, 1 and 1
+
+
 def test_the_first_table_of_who_joins_late_is_whole_but_for_its_residuals():
     """Its bias is no step from anybody's."""
-    aggregator, memory = by_affinity(4096), None
-    names = {key: table_name("c" * 16, key) for key in ("bias", "vectors")}
+    memory = None
     for number in range(1, 5):
-        given = updates(*kinds(), number, names=["film0", "film1", *["film2"] * (number == 4)])
-        for one in given:
-            come = {"bias": 5.0 if number == 1 or one.domain == "film2" else 0.0, "vectors": 1.0}
-            one.delta.update({names[key]: np.full(2, value, np.float32) for key, value in come.items()})
-        _, memory, _ = aggregator.apply(memory, given)
-    newcomer = aggregator.offsets(memory, "film2")
-    np.testing.assert_allclose(newcomer[names["bias"]], 5.0)
-    np.testing.assert_allclose(newcomer[names["vectors"]], 4.0)  # three rounds of its kin, and its own
+        names = ["film0", "film1", *["film2"] * (number == 4)]
+        whole = lambda name, number=number: 5.0 if number == 1 or name == "film2" else 0.0  # noqa: E731
+        _, memory, _ = by_affinity(4096).apply(memory, tables(number, names, whole, 1.0))
+    assert table_of(memory, "film2", "bias") == pytest.approx(5)
+    assert table_of(memory, "film2", "vectors") == pytest.approx(4)  # three rounds of its kin, and its own
 
 
 def test_the_round_starts_each_domain_from_its_own_mixture_and_survives_the_disk(tmp_path):
