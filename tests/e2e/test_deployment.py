@@ -22,7 +22,8 @@ from server.rounds import ServerState, step
 from shared.payload import Task
 from shared.processes import free_port
 
-pytestmark = pytest.mark.slow
+# Where a machine is busy each of Flower's processes takes ten seconds and more to begin.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = ROOT / "tests" / "support" / "federation_driver.py"
@@ -51,7 +52,7 @@ class Federation:
     def said(self, label: str) -> str:
         return (self.folder / f"{label}.out").read_text()
 
-    def wait_said(self, label: str, text: str, timeout_s: float = 60) -> None:
+    def wait_said(self, label: str, text: str, timeout_s: float = 200) -> None:
         deadline = time.monotonic() + timeout_s
         while text not in self.said(label):
             assert time.monotonic() < deadline, f"{label} never said {text!r}:\n{self.said(label)}"
@@ -105,16 +106,16 @@ def in_process(rounds: int) -> ServerState:
 
 def test_killed_and_resumed_run_equals_the_loop_in_process(federation):
     clients = [federation.client(name) for name in NAMES]
-    server = federation.server("server", "run", 2, 3, 60)
+    server = federation.server("server", "run", 2, 3, 200)
     federation.wait_said("server", "round 1/2: 3 domains (book, music, video)")
     server.kill()
     server.wait(10)
 
-    resumed = federation.server("resumed", "run", 2, 3, 60, "--resume")
+    resumed = federation.server("resumed", "run", 2, 3, 200, "--resume")
     # Flower takes up to 60 s to see that the killed server's run is dead, and more on a busy machine.
-    assert federation.ended("resumed", resumed, 230) == 0, federation.said("resumed")
+    assert federation.ended("resumed", resumed, 400) == 0, federation.said("resumed")
     assert "round 2/2: 3 domains (book, music, video)" in federation.said("resumed")
-    assert [client.wait(30) for client in clients] == [0, 0, 0]
+    assert [client.wait(90) for client in clients] == [0, 0, 0]
 
     expected = in_process(2)
     state = registry.load_state(federation.folder / "run")
@@ -139,7 +140,7 @@ def test_an_app_that_is_not_this_versions_is_not_run(federation):
     relay.write_text(f"open({str(ran)!r}, 'w').close()\n" + relay.read_text())
     client = federation.client("video")
     federation.start("server", "server", federation.folder / "run", federation.port, 1, 1, 60, root=theirs)
-    assert federation.ended("video", client, 120) == 1, federation.said("video")
+    assert federation.ended("video", client, 300) == 1, federation.said("video")
     assert "another app than the relay of this version, which is not run" in federation.said("video")
     assert not ran.exists()
 
@@ -148,10 +149,10 @@ def test_a_secure_sum_is_the_plain_one_and_no_single_update_reaches_the_server(f
     folder = federation.folder / "certificates"
     make_certificates(folder, NAMES)
     clients = [federation.client(name, "good", "once", folder) for name in NAMES]
-    server = federation.server("server", "run", 1, 3, 60, f"--certificates={folder}")
-    assert server.wait(150) == 0, federation.said("server")
+    server = federation.server("server", "run", 1, 3, 200, f"--certificates={folder}")
+    assert server.wait(400) == 0, federation.said("server")
     assert "round 1/1: 3 domains (book, music, video)" in federation.said("server")
-    assert [client.wait(30) for client in clients] == [0, 0, 0]
+    assert [client.wait(90) for client in clients] == [0, 0, 0]
 
     expected = in_process(1)
     run = federation.folder / "run"
@@ -168,36 +169,36 @@ def test_a_secure_sum_is_the_plain_one_and_no_single_update_reaches_the_server(f
 def test_server_says_why_it_failed_and_the_client_outlives_it(federation):
     client = federation.client("video", "refuses", "stay")
     alone = federation.server("alone", "alone", 1, 3, 4)
-    assert alone.wait(60) == 1
+    assert alone.wait(180) == 1
     assert re.search(r"failed: .*[01] of 3 domains came within 4 s", federation.said("alone"))
 
-    refused = federation.server("refused", "refused", 1, 1, 60)
-    assert refused.wait(90) == 1
+    refused = federation.server("refused", "refused", 1, 1, 200)
+    assert refused.wait(240) == 1
     said = federation.said("refused")
     assert "no usable update this round" in said
     assert "video: the plan would spend epsilon 9, the data owner allows 8" in said
     assert "Traceback" not in said
 
     client.terminate()
-    assert client.wait(20) == 0
+    assert client.wait(90) == 0
     assert "Traceback" not in federation.said("video")
 
 
 def test_interrupts_in_the_middle_of_a_round_stop_everything(federation):
     client = federation.client("video", "sleeps")
-    server = federation.server("server", "run", 1, 1, 60)
+    server = federation.server("server", "run", 1, 1, 200)
     federation.wait_said("video", "round 1: training")
     server.send_signal(signal.SIGINT)
-    assert server.wait(30) == 130
+    assert server.wait(90) == 130
     assert "interrupted" in federation.said("server")
     start = time.monotonic()
     client.send_signal(signal.SIGINT)
-    assert client.wait(20) == 0, federation.said("video")
+    assert client.wait(90) == 0, federation.said("video")
     assert time.monotonic() - start < 15  # and not the two minutes of its training
     assert "stopped in the middle of a task" in federation.said("video")
     federation.wait_gone()
-    again = federation.server("again", "run", 1, 1, 60)
-    assert again.wait(20) == 2
+    again = federation.server("again", "run", 1, 1, 200)
+    assert again.wait(90) == 2
     assert "already holds a run; pass --resume" in federation.said("again")
 
 
@@ -210,7 +211,7 @@ def test_a_client_of_one_run_ends_when_the_server_failed(federation):
     address = f"127.0.0.1:{federation.port}"
     status = run_client(FakeMember("video"), "video", address, home, connect_timeout_s=25, once=True, say=lines.append)
     assert status == 1
-    assert server.wait(5) == 1
+    assert server.wait(60) == 1
     assert "went away before the run was over" in lines[-1]
 
 
@@ -236,4 +237,4 @@ def test_a_client_whose_connection_a_failing_server_ended_comes_again(federation
             assert time.monotonic() < deadline, federation.said("video")
             time.sleep(0.1)
     client.terminate()
-    assert client.wait(20) == 0
+    assert client.wait(90) == 0

@@ -15,7 +15,7 @@ from server import registry
 from shared.ledger import read_events
 from shared.processes import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = ("news", "shop", "video")
@@ -52,7 +52,7 @@ class Machine:
         folders = [self.world[name] for name in DOMAINS]
         where = ("--out", out, "--cache", self.cache, "--carrier", carrier, "--only", "federated", "--json")
         process = self.start("simulations", "--data", *folders, *where, *options)
-        printed, said = process.communicate(timeout=200)
+        printed, said = process.communicate(timeout=400)
         assert process.returncode == 0, said
         return json.loads(printed), registry.load_state(self.folder / out)
 
@@ -68,11 +68,11 @@ class Machine:
             )
             for name in DOMAINS
         ]
-        said = [server.communicate(timeout=240)[1]]
+        said = [server.communicate(timeout=400)[1]]
         if server.returncode:  # members wait for the next run
             for client in clients:
                 client.terminate()
-        said += [client.communicate(timeout=240)[1] for client in clients]
+        said += [client.communicate(timeout=400)[1] for client in clients]
         return [process.returncode for process in (server, *clients)], said, self.folder / run
 
 
@@ -110,7 +110,7 @@ def test_three_processes_give_the_adapter_of_one(machine, tiny_base):
     leaving = b"\n".join(path.read_bytes() for path in run.rglob("*") if path.is_file())
     assert not users & words(leaving)
     process = machine.start("client", "--domain", "video", "--cache", machine.cache, "recommend", "--history", "space")
-    printed, said = process.communicate(timeout=60)
+    printed, said = process.communicate(timeout=200)
     assert process.returncode == 0, said
     assert "score" in printed
 
