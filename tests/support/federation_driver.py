@@ -23,6 +23,9 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
+LONG_S = 200  # on a busy machine
+
+
 def server(run_dir: str, port: str, rounds: str, clients: str, wait_s: str, *flags: str) -> int:
     doors = [door_from(int(flag.partition("=")[2]), [], Path(run_dir)) for flag in flags if flag.startswith("--http=")]
     folders = [Path(flag.partition("=")[2]) for flag in flags if flag.startswith("--certificates=")]
@@ -32,7 +35,7 @@ def server(run_dir: str, port: str, rounds: str, clients: str, wait_s: str, *fla
         clients=int(clients),
         port=int(port),
         wait_s=float(wait_s),
-        round_timeout_s=200,
+        round_timeout_s=LONG_S,
         certificates=certificates_in(folders[0]) if folders else None,
         resume="--resume" in flags,
         start=fake_start,
@@ -50,7 +53,9 @@ def client(name: str, behaviour: str, home: str, port: str, once: str, certifica
         key = folder / "members" / name
         secure = {"root_certificates": folder / "ca.crt", "key": key, "identity": read_identity(name, key, key.parent)}
     superlink = f"127.0.0.1:{port}"
-    return run_client(member, name, superlink, Path(home), connect_timeout_s=200, once=once == "once", say=say, **secure)
+    return run_client(
+        member, name, superlink, Path(home), connect_timeout_s=LONG_S, once=once == "once", say=say, **secure
+    )
 
 
 if __name__ == "__main__":
