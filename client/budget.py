@@ -113,7 +113,7 @@ def check_run(plan: Plan, limits: Limits, spent: Sequence[Event], run: str) -> N
 
     A round that is asked again with the same task costs nothing: its update is kept and sent again.
     """
-    steps = sum(event.steps for event in spent if isinstance(event, GaussianSteps) and event.run == run)
+    steps = sum(event.steps for event in rounds_of(spent) if event.run == run)
     if limits.max_epsilon is None and steps >= plan.federation.rounds * plan.privacy.steps:
         raise BudgetError(
             f"this run has had all {plan.federation.rounds} rounds that its privacy.epsilon {plan.privacy.epsilon:g} "
