@@ -26,8 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # forked children may not meet an
 
 from client.budget import Limits
 from client.dataset import read_domain
-from client.rounds import DomainMember, Workshop
+from client.rounds import DomainMember
 from client.store import Home
+from client.workshop import Workshop
 from shared.console import quiet_libraries
 from shared.ledger import GaussianSteps, read_events
 from shared.model import initial_state

@@ -30,7 +30,7 @@ from client.chance import Repeatable
 from client.corpus import build_corpus
 from client.dataset import read_domain
 from client.privacy import PerUserGradients, lots, sampled_users
-from client.rounds import Workshop
+from client.workshop import Workshop
 from shared.console import quiet_libraries
 from shared.model import adapter_tensors, released_names
 from shared.plan import read_plan

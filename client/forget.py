@@ -14,8 +14,9 @@ from client.dataset import Domain, read_domain, with_journal
 from client.forgotten import Gone, read_forgotten, without
 from client.journal import Event, Feedback, Journal
 from client.pseudonyms import FORGOTTEN, SHOWN, pseudonym
+from client.released import keep_none_released
 from client.shown import ShownLog
-from client.store import Home, change_private, keep_none_released, load, write_json, write_lines
+from client.store import Home, change_private, load, write_json, write_lines
 from shared.catalog import BEHAVIOURS
 from shared.errors import ConfigError, UnknownError
 from shared.ledger import TokenRelease, append_line, read_events, reserved

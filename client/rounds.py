@@ -1,23 +1,13 @@
 """Task -> AdapterUpdate: load, train, subtract, sign off. The resident side of one domain."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from client.budget import (
-    Limits,
-    check_budget,
-    check_protocol,
-    check_run,
-    check_sharing,
-    declared,
-    planned_round,
-    rounds_of,
-    unreleased,
-)
+from client.budget import Limits, check_budget, check_protocol, check_sharing, declared, planned_round
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -26,24 +16,14 @@ from client.forgotten import read_at_home
 from client.gate import alone, better, between, candidate
 from client.journal import Journal
 from client.privacy import sampled_users, train_privately
-from client.store import (
-    Home,
-    Kept,
-    begun,
-    drop_begun,
-    keep,
-    keep_begun,
-    keep_none_released,
-    keep_released,
-    keep_round,
-    load_released,
-    load_round,
-)
+from client.released import drop_begun, keep_none_released, keep_released, load_released, pay
+from client.store import Home, Kept, keep, keep_round, load_round
 from client.train import Outcome, Tick, train
+from client.workshop import Workshop
 from shared.accounting import epsilon, finite
 from shared.errors import PayloadError, TrainingError
 from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events, reserved
-from shared.model import Recommender, Space, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
+from shared.model import Recommender, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.neighbours import tensors_of
 from shared.payload import (
     COUNTED,
@@ -64,39 +44,6 @@ from shared.plan import ModelPlan, Plan
 from shared.prefix import find_base
 from shared.private import Private, item_table, load_item_table
 from shared.takeover import mark_of
-
-
-@dataclass
-class Workshop:
-    """The model and the cache on one machine; a simulation's domains share it, one at a time."""
-
-    cache: Path
-    tick: Tick | None = None
-    _spaces: dict[str, Space] = field(default_factory=dict, repr=False)  # of the model below, by catalogue
-    _made: tuple[ModelPlan, int, Recommender] | None = field(default=None, repr=False)
-
-    def model(self, plan: Plan) -> Recommender:
-        """A recommender for this plan: the resident one where the plan's model is the same."""
-        key = (plan.model, plan.federation.seed)
-        if self._made is None or self._made[:2] != key:
-            base = find_base(plan.model.base)
-            self._made = (*key, Recommender(plan.model, base, plan.federation.seed))
-            self._spaces.clear()
-        return self._made[2]
-
-    def space(self, plan: Plan, domain: Domain) -> Space:
-        """The domain's catalogue as this plan's base sees it; owners of the same catalogue share it."""
-        model, key = self.model(plan), domain.catalog.fingerprint
-        if key not in self._spaces:
-            self._spaces[key] = model.space(
-                domain.catalog.texts, self.cache, self.progress(f"{domain.name}: reading texts")
-            )
-        return self._spaces[key]
-
-    def progress(self, what: str) -> Any:
-        """A prefix-cache progress callback that reports under ``what``."""
-        tick = self.tick
-        return None if tick is None else lambda done, total: tick(what, done, total)
 
 
 class DomainMember:
@@ -158,7 +105,9 @@ class DomainMember:
         """The update of a private task, made and paid for once however often it is asked."""
         if (kept := load_released(self.home, name_of(task))) is not None:
             return kept
-        paid = self._pay(task)
+        users = len(sampled_users(self.corpus(task.plan)))
+        paid = replace(planned_round(task.plan, users, run_of(task)), task=name_of(task))
+        pay(self.home, task.plan, self.limits, paid, simulated=self.simulated)
         try:
             update = self._trained(task, model, released, paid)
         except Exception:  # it will be told, so what was spent is gone
@@ -169,25 +118,6 @@ class DomainMember:
         else:  # somebody who is in it was forgotten meanwhile: it is not to be sent again
             keep_none_released(self.home)
         return update
-
-    def _pay(self, task: Task) -> GaussianSteps:
-        """The event that this round is, in the ledger before anything is released: a crash hides nothing.
-
-        Raises BudgetError when it would overspend.
-        """
-        users = len(sampled_users(self.corpus(task.plan)))
-        event = replace(planned_round(task.plan, users, run_of(task)), task=name_of(task))
-        with reserved(self.home.ledger):
-            spent = list(read_events(self.home.ledger))
-            if paid := unreleased(event, spent, begun(self.home)):
-                spent.remove(event)
-            if not self.simulated:  # there a run that was cut off draws the same noise again
-                check_run(task.plan, self.limits, spent, event.run)
-            check_budget(task.plan, self.limits, spent, event)
-            if not paid:
-                keep_begun(self.home, event.task, len(rounds_of(spent)) + 1)
-                append_event(self.home.ledger, event)
-        return event
 
     def _trained(
         self, task: Task, model: Recommender, released: frozenset[str], paid: GaussianSteps | None = None

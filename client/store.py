@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
-from shared.errors import DataError, PayloadError
-from shared.payload import AdapterUpdate, Tensors, dense, update_from_bytes, update_to_bytes
+from shared.errors import DataError
+from shared.payload import Tensors, dense
 from shared.plan import Plan, plan_from_json
 from shared.whole import aside, read_json, write_whole
 
@@ -152,57 +152,6 @@ def load(home: Home) -> Kept:
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise DataError(f"{home.folder} is damaged ({type(error).__name__}); {AGAIN}") from None
-
-
-def keep_released(home: Home, task: str, update: AdapterUpdate) -> None:
-    """Save a noised update before it is sent: asked for the same task again, the domain sends it again, for nothing."""
-    write_whole(home.released, task.encode() + b"\n" + update_to_bytes(update))
-
-
-def keep_none_released(home: Home) -> None:
-    """Whatever is asked next is made anew and paid for."""
-    write_whole(home.released, b"\n")
-
-
-def keep_begun(home: Home, task: str, number: int) -> None:
-    """Note beside what is kept that an update is being made for which the ledger has its ``number``-th round, or will
-    have in a moment: as long as this stands nothing of it has left."""
-    write_whole(home.released, f"making {task} {number}\n".encode() + _released(home)[1])
-
-
-def drop_begun(home: Home) -> None:
-    """Take the note back: of what was being made something may be told."""
-    write_whole(home.released, _released(home)[1])
-
-
-def begun(home: Home) -> tuple[str, int] | None:
-    """The task and number noted last; None where that was released, or nothing can be told."""
-    try:
-        task, number = _released(home)[0].decode().split(" ")
-        return task, int(number)
-    except ValueError:
-        return None
-
-
-def load_released(home: Home, task: str) -> AdapterUpdate | None:
-    """The update kept for that task; None where there is none, or it cannot be read."""
-    name, _, raw = _released(home)[1].partition(b"\n")
-    try:
-        return update_from_bytes(raw) if name == task.encode() else None
-    except PayloadError:
-        return None
-
-
-def _released(home: Home) -> tuple[bytes, bytes]:
-    """What is noted as begun, and what is kept; empty where there is nothing."""
-    try:
-        raw = home.released.read_bytes()
-    except FileNotFoundError:
-        return b"", b""
-    if not raw.startswith(b"making "):
-        return b"", raw
-    noted, _, kept = raw.partition(b"\n")
-    return noted.removeprefix(b"making "), kept
 
 
 def keep_round(home: Home, run: str, number: int, private: dict[str, torch.Tensor]) -> None:

@@ -28,9 +28,10 @@ from client.adopt import best
 from client.calibrate import calibrate
 from client.evaluate import TOP, Ranked, model_score, per_case, per_stratum, rank_cases, report
 from client.gate import alone
-from client.rounds import DomainMember, Workshop
+from client.rounds import DomainMember
 from client.store import write_json
 from client.train import Tick, train
+from client.workshop import Workshop
 from server import registry
 from server.aggregate import aggregator_for
 from server.rounds import ServerState, adapter_for, step, tasks

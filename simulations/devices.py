@@ -23,9 +23,9 @@ from client.batches import pad, windows
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, Interactions
 from client.evaluate import TOP, Ranked, model_score, rank_cases
-from client.rounds import Workshop
 from client.splits import Cases
 from client.train import Outcome, Tick, answers, predictions, train
+from client.workshop import Workshop
 from shared.catalog import BEHAVIOURS, Catalog
 from shared.errors import ConfigError
 from shared.model import Recommender

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from client.dataset import Domain, read_domain
-from client.rounds import Workshop
 from client.store import write_json
+from client.workshop import Workshop
 from shared.config import read_section
 from shared.console import Bars
 from shared.errors import ConfigError

@@ -8,8 +8,9 @@ from typing import Any
 from client.budget import Limits
 from client.corpus import build_corpus
 from client.dataset import Domain, read_domain
-from client.rounds import DomainMember, Workshop
+from client.rounds import DomainMember
 from client.store import Home, write_json
+from client.workshop import Workshop
 from shared.console import Bars
 from shared.errors import ConfigError
 from shared.model import adapter_tensors, load_adapter_tensors

@@ -9,8 +9,9 @@ import torch
 from support.tiny_bert import make_checkpoint
 from support.tiny_members import tiny_plan
 
-from client.rounds import DomainMember, Workshop
+from client.rounds import DomainMember
 from client.store import Home
+from client.workshop import Workshop
 from shared.model import Recommender
 from shared.prefix import find_base
 from simulations.world import write_world

@@ -5,8 +5,9 @@ from pathlib import Path
 from support.tiny_members import tiny_plan
 
 from client.dataset import read_domain
-from client.rounds import DomainMember, Workshop
+from client.rounds import DomainMember
 from client.store import Home
+from client.workshop import Workshop
 from shared.model import initial_state
 from shared.payload import Task
 

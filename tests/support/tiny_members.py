@@ -1,6 +1,8 @@
 """Plans that train in seconds on the tiny base."""
 
 from shared.config import apply_sets
+from shared.model import initial_state
+from shared.payload import Task
 from shared.plan import Plan, read_plan
 
 TINY = (
@@ -32,3 +34,9 @@ TINY = (
 
 def tiny_plan(base, *sets: str) -> Plan:
     return read_plan(apply_sets({"model": {"base": str(base)}}, [*TINY, *sets]))
+
+
+def first_task(plan, kind="train"):
+    """The task of round 1, and the names that are released."""
+    adapter, released, base = initial_state(plan)
+    return Task(kind, 1, plan, adapter, base), released

@@ -13,8 +13,9 @@ from client.__main__ import app
 from client.adopt import ADOPTED, DRAWN, adopt, best
 from client.evaluate import validate
 from client.recommend import open_serving
-from client.rounds import DomainMember, Workshop, open_member
+from client.rounds import DomainMember, open_member
 from client.store import load
+from client.workshop import Workshop
 from server import registry
 from server.export import export
 from shared.errors import ConfigError, DataError, PayloadError

@@ -8,8 +8,9 @@ from support.tiny_federation import begin_run, one_round, published
 from support.tiny_members import tiny_plan
 
 from client.dataset import read_domain
-from client.rounds import DomainMember, Workshop
+from client.rounds import DomainMember
 from client.store import Home
+from client.workshop import Workshop
 from server import registry
 from server.aggregate import aggregator_for
 from server.history import Event, find, people

@@ -9,8 +9,9 @@ from support.tiny_members import tiny_plan
 
 import shared.engine
 from client.dataset import read_domain
-from client.rounds import DomainMember, Workshop
+from client.rounds import DomainMember
 from client.store import Home
+from client.workshop import Workshop
 from shared.catalog import NewItem
 from shared.engine import NO_TITLE, VECTORS, VIEW, Engine, engine_key, open_engine
 from shared.errors import DataError, UnknownError
