@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import click
@@ -273,10 +272,16 @@ def audit_privacy(
     settings: SettingsFile = None,
     sets: Sets = None,
     cache: Annotated[Path, typer.Option(help="Where prefix states are kept.")] = Path("var/cache"),
+    out: Annotated[
+        Path, typer.Option(help="Where report.html and audit.json go; a stopped audit goes on there.")
+    ] = Path("runs/audit"),
     picture: Annotated[Path | None, typer.Option("--plot", help="Draw the ROC curves, .png, .svg or .pdf.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
-    """Attack training with and without the promise of --epsilon: who was in, and what did they meet?"""
+    """Attack training with and without the promise of --epsilon: who was in, and what did they meet?
+
+    Ends with status 1 where an attack proves a larger epsilon than is claimed.
+    """
     quiet_libraries()
     with settled():
         plan = plan_from(settings, sets or [], named(rounds, seed, None, base, False, epsilon, delta))
@@ -284,10 +289,12 @@ def audit_privacy(
             raise ConfigError("--epsilon: expected more than 0, the promise that is to be audited")
         if picture is not None:
             check_picture("--plot", picture)
-        with Bars() as bars, TemporaryDirectory() as world:
+        with Bars() as bars:
+            from simulations.audit_page import holds, write_audit_page
             from simulations.start import audit_domains
 
-            found = audit_domains([*(data or []), *(folders or [])], plan, users, shadows, Path(world), cache, bars)
+            found = audit_domains([*(data or []), *(folders or [])], plan, users, shadows, out, cache, bars)
+            report = write_audit_page(out, found)
             if picture is not None:
                 from simulations.plots import plot_audit
 
@@ -298,6 +305,10 @@ def audit_privacy(
             typer.echo(json.dumps(found, indent=2))
         else:
             Console().print(audits_of(found))
+            typer.echo(f"report: {report}")
+        if broken := [name for name, one in found.items() if not holds(one)]:
+            typer.echo(f"error: more is proved than is claimed of {', '.join(broken)}: the promise is broken", err=True)
+            raise typer.Exit(1)
 
 
 def check_picture(option: str, to: Path) -> None:

@@ -52,6 +52,16 @@ def plot_affinity(run: Path, to: Path) -> Path:
 
 def plot_audit(found: dict[str, Any], to: Path) -> Path:
     """A ROC curve of each attack with and without the promise; the diagonal is guessing. Needs matplotlib."""
+    _audit(found).savefig(to, dpi=130)
+    return to
+
+
+def svg_audit(found: dict[str, Any]) -> str:
+    """The same as a drawing for a page."""
+    return _svg(_audit(found))
+
+
+def _audit(found: dict[str, Any]) -> Any:
     from matplotlib.figure import Figure
 
     promised = found["private"]["attacks"]
@@ -72,8 +82,7 @@ def plot_audit(found: dict[str, Any], to: Path) -> Path:
         axis.legend(fontsize=8, loc="lower right")
     figure.supxlabel("wrongly accused", fontsize=10)
     figure.supylabel("rightly told", fontsize=10)
-    figure.savefig(to, dpi=130)
-    return to
+    return figure
 
 
 def plot_map(views: Sequence["View"], to: Path) -> Path:

@@ -1,5 +1,6 @@
 """Opens the domains of a simulation: the folders given, or the generated world."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from shared.console import Bars
 from shared.errors import ConfigError
 from shared.model import adapter_tensors, load_adapter_tensors
 from shared.plan import Plan
+from shared.whole import read_json
 from simulations.attacks.audit import audit
-from simulations.compare import Comparison, check_plan
+from simulations.compare import DAMAGED, OTHER_RUN, Comparison, check_plan
 from simulations.summary import summarise
+from simulations.versions import commit, fingerprints
 from simulations.world import write_world
 
 ALLOWS = Limits(share_items=True)  # who simulates owns all the data, and asks by the plan
@@ -96,21 +99,36 @@ def evaluate_seeds(
 
 
 def audit_domains(
-    folders: Sequence[Path], plan: Plan, users: int, shadows: int, world: Path, cache: Path, bars: Bars
+    folders: Sequence[Path], plan: Plan, users: int, shadows: int, place: Path, cache: Path, bars: Bars
 ) -> dict[str, Any]:
-    """Each domain's audit (``simulations.attacks``), by name; without folders, a generated video site's."""
-    seed = plan.federation.seed
+    """Each domain's audit (``simulations.attacks``), by name; without folders, a generated video site's.
+
+    Kept in ``place`` domain by domain, where one that was stopped goes on. Raises ConfigError where an audit of other
+    settings or other data lies there.
+    """
+    seed, path = plan.federation.seed, place / "audit.json"
+    kept = read_json(path, DAMAGED) if path.exists() else {}
+    asked = {"plan": json.loads(plan.to_json()), "users": users, "shadows": shadows}
+    if kept and any(kept.get(name) != value for name, value in asked.items()):  # before a world is written there
+        raise ConfigError(OTHER_RUN.format(place))
     if not folders:
         # As many again as are asked about: an epsilon of a few hides nobody among a few hundred.
         people = 2 * users
         bars.say(f"no --data: a generated video site of {people:,} users")
-        folders = list(write_world(world, seed=seed, users=people, domains=("video",)).values())
+        folders = list(write_world(place / "world", seed=seed, users=people, domains=("video",)).values())
+    domains = open_domains(folders, place / "world", seed, bars)
+    made = fingerprints(plan, domains)
+    if kept and kept["fingerprints"] != made:
+        raise ConfigError(OTHER_RUN.format(place))
     workshop = Workshop(cache, tick=bars.tick)
     model = workshop.model(plan)
     start = adapter_tensors(model)
-    found = {}
-    for domain in open_domains(folders, world, seed, bars):
-        load_adapter_tensors(model, start)
-        corpus = build_corpus(domain, "loo", workshop.space(plan, domain), plan)
-        found[domain.name] = audit(model, corpus, plan, users, shadows, bars.say, bars.tick)
+    found: dict[str, Any] = kept.get("found", {})
+    place.mkdir(parents=True, exist_ok=True)
+    for domain in domains:
+        if domain.name not in found:
+            load_adapter_tensors(model, start)
+            corpus = build_corpus(domain, "loo", workshop.space(plan, domain), plan)
+            found[domain.name] = audit(model, corpus, plan, users, shadows, bars.say, bars.tick)
+            write_json(path, {**asked, "fingerprints": made, "commit": commit(), "found": found})
     return found

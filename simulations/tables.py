@@ -114,12 +114,20 @@ def _audit_of(domain: str, found: dict[str, Any]) -> Table:
     table.add_column("attack", no_wrap=True)
     for column in ("epsilon\nclaimed", "AUC\nwith", "AUC\nwithout", "items right:\nwith, without,\npopular ones"):
         table.add_column(column, no_wrap=True)
-    for way, cell in promised["attacks"].items():
-        other = plain["attacks"][way]
+    for row in attack_rows(found):
+        table.add_row(*row)
+    return table
+
+
+def attack_rows(found: dict[str, Any]) -> list[list[str]]:
+    """Of each attack: its name, the epsilon claimed, AUC with and without, items right where it names any."""
+    rows = []
+    for way, cell in found["private"]["attacks"].items():
+        other = found["plain"]["attacks"][way]
         covered = "none" if cell["epsilon"] is None else f"{cell['epsilon']:.2f}"
         hits = ""
         if "precision" in cell:
             each = (cell["precision"], other["precision"], other["by_popularity"]["precision"])
             hits = ", ".join(f"{value:.2f}" for value in each)
-        table.add_row(way, covered, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", hits)
-    return table
+        rows.append([way, covered, f"{cell['auc']:.3f}", f"{other['auc']:.3f}", hits])
+    return rows

@@ -202,12 +202,18 @@ def test_a_domain_with_too_few_users_is_refused(bench, monkeypatch):
         audit(*bench, 60, 2, print)
 
 
-def test_the_command_prints_every_attack_and_repeats_under_its_seed(tiny_world, tiny_base, cache, monkeypatch):
+def test_the_command_prints_every_attack_and_repeats_under_its_seed(
+    tiny_world, tiny_base, cache, tmp_path, monkeypatch
+):
     monkeypatch.setattr(inversion, "DEVICES", 2)
     sets = [word for text in (*TINY, "federation.rounds=1", "privacy.releases=towers") for word in ("--set", text)]
     words = ["audit-privacy", tiny_world["video"], "--base", tiny_base, "--cache", cache, "--users", 40]
     words = [str(word) for word in [*words, "--shadows", 2, "--seed", 7, *sets]]
-    first, second = (CliRunner().invoke(app, [*words, "--json"]).stdout for _ in range(2))
+
+    def invoke(place, *more):
+        return CliRunner().invoke(app, [*words, "--out", str(tmp_path / place), *more])
+
+    first, second = (invoke(place, "--json").stdout for place in ("one", "two"))
     assert first == second
     found = json.loads(first)["video"]
     for name in ("private", "plain"):
@@ -229,3 +235,20 @@ def test_the_command_prints_every_attack_and_repeats_under_its_seed(tiny_world, 
         console.print(audits_of({"video": found}))
     assert "items of a device" in shown.get()
     assert "without a promise at least" in shown.get()
+    monkeypatch.setattr("simulations.start.audit", lambda *_: 1 / 0)  # what is kept is not attacked again
+    again = invoke("one")
+    assert again.exit_code == 0
+    assert "items of 8 users" in again.stdout
+    page = (tmp_path / "one" / "report.html").read_text()
+    assert "no more than is claimed" in page
+    assert page.count("<svg") == 1
+    other = invoke("one", "--shadows", "3")
+    assert other.exit_code == 2
+    assert "a run of other settings or other data" in other.output
+    kept = json.loads((tmp_path / "one" / "audit.json").read_text())
+    kept["found"]["video"]["private"]["epsilon_at_least"] = 9.0
+    (tmp_path / "one" / "audit.json").write_text(json.dumps(kept))
+    broken = invoke("one")
+    assert broken.exit_code == 1
+    assert "more is proved than is claimed of video" in broken.output
+    assert "MORE THAN IS CLAIMED" in (tmp_path / "one" / "report.html").read_text()

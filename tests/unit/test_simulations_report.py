@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from shared.errors import ConfigError
-from simulations import report
+from simulations import page as html
 from simulations.report import write_report
 from simulations.views import View
 
@@ -85,7 +85,7 @@ def test_a_report_tells_all_and_loads_nothing(run, cache):
     raw = (run / "report.html").read_text()
     assert "<b>" not in raw
     assert raw.count("<svg") == 2  # quality, courses; no home can serve yet
-    assert report.NO_PLOTS not in text
+    assert html.NO_PLOTS not in text
     assert "Map of items" not in text
 
 
