@@ -116,44 +116,9 @@ def validate(
 def evaluate(
     model: Recommender, corpus: Corpus, cases: Cases, private: Private | None = None, x: torch.Tensor | None = None
 ) -> dict[str, Any]:
-    """``report`` of the model over the cases."""
-    return report(
-        rank_cases(cases, len(corpus.space), model_score(model, corpus, cases, private, x), TOP), corpus, cases
-    )
-
-
-def report(ranked: Ranked, corpus: Corpus, cases: Cases) -> dict[str, Any]:
-    """Means of all metrics, what the lists expose, and the strata under ``strata``."""
-    found: dict[str, Any] = means(per_case(ranked, cases))
-    found.update(exposure(ranked.top, corpus.popularity))
-    found["cases"] = len(cases)
-    found["strata"] = {
-        name: {"cases": len(left), **{metric: means(values)[metric] for metric in ("hr@10", "ndcg@10")}}
-        for name, (left, values) in by_stratum(ranked, corpus, cases).items()
-    }
-    return found
-
-
-def by_stratum(ranked: Ranked, corpus: Corpus, cases: Cases) -> dict[str, tuple[Ints, dict[str, Floats]]]:
-    """Of each stratum which cases have a target in it, (n,), and their metrics over such targets alone, (n,) each."""
-    found = {}
-    for name, keep in strata(corpus, cases).items():
-        ranks, offsets, left = only(ranked.ranks, cases.targets.offsets, keep)
-        found[name] = (left, case_metrics(ranks, offsets, ranked.candidates[left]))
-    return found
-
-
-def strata(corpus: Corpus, cases: Cases) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which targets are of an item that is warm, cold (few training interactions) or new (none), and which are
-    of a cold user (a short history): (targets,) each."""
-    known = corpus.popularity[cases.targets.items]
-    short = np.repeat(cases.histories.lengths <= COLD, cases.targets.lengths)
-    return {
-        "warm item": known > COLD,
-        "cold item": (known > 0) & (known <= COLD),
-        "new item": known == 0,
-        "cold user": short,
-    }
+    """What ``measure`` finds of the model over the cases."""
+    ranked = rank_cases(cases, len(corpus.space), model_score(model, corpus, cases, private, x), TOP)
+    return measure(ranked, corpus, cases)[0]
 
 
 def per_case(ranked: Ranked, cases: Cases) -> dict[str, Floats]:
@@ -161,10 +126,41 @@ def per_case(ranked: Ranked, cases: Cases) -> dict[str, Floats]:
     return case_metrics(ranked.ranks, cases.targets.offsets, ranked.candidates)
 
 
-def per_stratum(ranked: Ranked, corpus: Corpus, cases: Cases) -> dict[str, Floats]:
-    """NDCG@10 of each case in each stratum, (cases,), under ``OF_STRATUM`` and its name; nan where it has no target."""
-    found = {}
-    for name, (left, values) in by_stratum(ranked, corpus, cases).items():
-        found[OF_STRATUM + name] = np.full(len(cases), np.nan)
-        found[OF_STRATUM + name][left] = values["ndcg@10"]
+def measure(
+    ranked: Ranked, corpus: Corpus, cases: Cases, elsewhere: npt.NDArray[np.bool_] | None = None
+) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """(means of all metrics, what the lists expose, and the strata under ``strata``; all of it case by case).
+
+    Of a stratum, by case, NDCG@10 under ``OF_STRATUM`` and its name, nan where it has no target of it. ``elsewhere`` as
+    in ``strata``.
+    """
+    by_case = per_case(ranked, cases)
+    found: dict[str, Any] = {**means(by_case), **exposure(ranked.top, corpus.popularity), "cases": len(cases)}
+    found["strata"] = {}
+    for name, keep in strata(corpus, cases, elsewhere).items():
+        ranks, offsets, left = only(ranked.ranks, cases.targets.offsets, keep)
+        values = case_metrics(ranks, offsets, ranked.candidates[left])
+        found["strata"][name] = {"cases": len(left), **{key: means(values)[key] for key in ("hr@10", "ndcg@10")}}
+        by_case[OF_STRATUM + name] = np.full(len(cases), np.nan)
+        by_case[OF_STRATUM + name][left] = values["ndcg@10"]
+    return found, by_case
+
+
+def strata(
+    corpus: Corpus, cases: Cases, elsewhere: npt.NDArray[np.bool_] | None = None
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which targets are of an item that is warm, cold (few training interactions) or new (none), and which are of a
+    cold user (a short history), or of one who is known from another domain alone: (targets,) each.
+
+    That last one where ``elsewhere`` tells which users another domain knows, (users,): no domain does by itself.
+    """
+    known, lengths = corpus.popularity[cases.targets.items], cases.histories.lengths
+    found = {
+        "warm item": known > COLD,
+        "cold item": (known > 0) & (known <= COLD),
+        "new item": known == 0,
+        "cold user": np.repeat(lengths <= COLD, cases.targets.lengths),
+    }
+    if elsewhere is not None:
+        found["known elsewhere"] = np.repeat((lengths == 0) & elsewhere[cases.users], cases.targets.lengths)
     return found

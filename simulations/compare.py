@@ -26,7 +26,7 @@ import torch
 
 from client.adopt import best
 from client.calibrate import calibrate
-from client.evaluate import TOP, Ranked, model_score, per_case, per_stratum, rank_cases, report
+from client.evaluate import TOP, Ranked, measure, model_score, rank_cases
 from client.gate import alone
 from client.rounds import DomainMember
 from client.store import write_json
@@ -47,6 +47,7 @@ from simulations.baselines import BASELINES, find_baseline
 from simulations.devices import train_devices, train_together
 from simulations.flower_run import run_in_flower
 from simulations.in_process import carrier_for
+from simulations.overlap import known_elsewhere
 from simulations.private_devices import check_devices, spent_by_devices, train_under_promise
 from simulations.versions import commit, fingerprints, versions
 
@@ -339,12 +340,12 @@ class Comparison:
     def measured(self, method: str, member: DomainMember, ranked: Ranked) -> dict[str, Any]:
         """A cell's means; its cases one by one lie at the domain's home from now on."""
         corpus = member.corpus(self.plan)
-        cases = corpus.split.test
+        others = [other.corpus(self.plan) for other in self.everyone if other is not member]
+        found, by_case = measure(ranked, corpus, corpus.split.test, known_elsewhere(corpus, others))
         place = member.home.folder / "cases" / f"{method}.npz"
         place.parent.mkdir(parents=True, exist_ok=True)
-        kept = {**per_case(ranked, cases), **per_stratum(ranked, corpus, cases)}
-        np.savez(place, allow_pickle=False, **{name: value.astype(np.float32) for name, value in kept.items()})
-        return report(ranked, corpus, cases)
+        np.savez(place, allow_pickle=False, **{name: value.astype(np.float32) for name, value in by_case.items()})
+        return found
 
     def note(self, method: str, member: DomainMember, metrics: dict[str, Any]) -> None:
         self.cells.setdefault(method, {})[member.name] = metrics

@@ -23,6 +23,7 @@ from simulations.summary import summarise
 from simulations.versions import commit, fingerprints
 from simulations.world import write_world
 
+SUMMED = {"all", "macro", "worst"}  # what summaries call figures of several domains
 ALLOWS = Limits(share_items=True)  # who simulates owns all the data, and asks by the plan
 
 
@@ -45,6 +46,8 @@ def open_domains(folders: Sequence[Path], world: Path, seed: int, bars: Bars) ->
     names = [domain.name for domain in domains]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"two folders are both named {twice[0]!r}; give one a domain.toml with another name")
+    if taken := sorted(set(names) & SUMMED):
+        raise ConfigError(f"summaries use the word {taken[0]!r}; give that domain a domain.toml with another name")
     for domain in domains:
         bars.say(domain.describe())
     return domains

@@ -8,10 +8,9 @@ from client.evaluate import (
     Ranked,
     evaluate,
     mask_rows,
+    measure,
     model_score,
-    per_stratum,
     rank_cases,
-    report,
     strata,
     target_ranks,
 )
@@ -110,7 +109,7 @@ def test_strata_tell_targets_apart(members, plan):
     popular = rank_cases(
         corpus.split.test, len(corpus.space), lambda rows: torch.zeros(len(rows), len(corpus.space)), 10
     )
-    parts = report(popular, corpus, corpus.split.test)["strata"]
+    parts = measure(popular, corpus, corpus.split.test)[0]["strata"]
     assert sum(parts[name]["cases"] for name in ("warm item", "cold item", "new item")) == len(known)
     assert all(part["hr@10"] == 0 for part in parts.values())  # a constant scorer earns nothing
 
@@ -120,8 +119,18 @@ def test_cases_of_a_stratum_have_its_targets_alone():
     corpus = SimpleNamespace(popularity=np.array([9, 9, 0, 9]))
     asked = cases([[0, 1, 3], [3, 2, 1]], [[1, 2], [0]])
     ranked = Ranked(ranks=np.array([1, 3, 2]), candidates=np.array([4, 4]), top=np.zeros((2, 0), np.int64))
-    found = per_stratum(ranked, corpus, asked)
+    _, found = measure(ranked, corpus, asked, np.array([True, True]))
     half = 1 / np.log2(3)
     np.testing.assert_allclose(found["ndcg@10 of warm item"], [1, half])
     np.testing.assert_allclose(found["ndcg@10 of new item"], [half, np.nan])  # what stood above was right as well
     assert np.isnan(found["ndcg@10 of cold user"]).all()
+    assert np.isnan(found["ndcg@10 of known elsewhere"]).all()  # they have a history here
+
+
+def test_who_is_known_elsewhere_alone_has_no_history_here():
+    corpus = SimpleNamespace(popularity=np.array([9, 9, 0, 9]))
+    asked = cases([[], [], [3]], [[1, 2], [0], [0]])
+    found = strata(corpus, asked, np.array([True, False, True]))
+    assert found["known elsewhere"].tolist() == [True, True, False, False]
+    assert found["cold user"].tolist() == [True] * 4
+    assert "known elsewhere" not in strata(corpus, asked)

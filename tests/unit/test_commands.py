@@ -176,6 +176,11 @@ def test_two_domains_of_one_name_are_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_domain_whose_name_would_hide_a_sum_is_refused(tmp_path):
+    write_domain(tmp_path / "one", "macro")
+    assert "summaries use the word 'macro'" in misuse("simulations", "one", "--out", "run")
+
+
 @pytest.mark.parametrize(
     ("mark", "says"),
     [

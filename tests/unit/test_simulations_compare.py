@@ -7,6 +7,7 @@ import pytest
 from support.tiny_members import tiny_plan
 
 from client.rounds import DomainMember
+from client.store import Home
 from shared.errors import ConfigError
 from simulations.compare import Comparison
 from simulations.deal import subset
@@ -30,6 +31,40 @@ def test_a_domain_outside_adopts_the_model_and_trains_nothing(members, tiny_base
     assert not members[1].home.alone.exists()
     assert not members[1].home.rounds.exists()
     assert any(line.startswith(f"{members[1].name} untrained, takes") for line in said)
+
+
+def test_users_without_a_history_whom_another_domain_knows_are_told_apart(members, plan, tmp_path):
+    """Under a cut in time some users are asked about here whose training events all lie elsewhere."""
+    homes = [Home(tmp_path / member.name) for member in members]
+    timed = [
+        DomainMember(member.domain, home, member.workshop, protocol="time", simulated=True)
+        for member, home in zip(members, homes, strict=True)
+    ]
+    together = Comparison(plan, timed, members[0].workshop, tmp_path / "all", "time", say=lambda line: None)
+    cells = together.run(("zero_shot",))["domains"]
+    found = [cells[member.name]["zero_shot"]["strata"]["known elsewhere"]["cases"] for member in timed]
+    expected = []
+    for member in timed:
+        cases, ids = member.corpus(plan).split.test, member.domain.interactions.user_ids
+        others = [other for other in timed if other is not member]
+        expected.append(sum(known_to(others, plan, ids[cases.users[at]]) for at in np.flatnonzero(empty(cases))))
+    assert found == expected
+    assert sum(found) > 0
+    alone = Comparison(plan, timed[:1], members[0].workshop, tmp_path / "one", "time", say=lambda line: None)
+    cell = alone.run(("zero_shot",))["domains"][timed[0].name]["zero_shot"]
+    assert cell["strata"]["known elsewhere"]["cases"] == 0
+
+
+def empty(cases):
+    return cases.histories.lengths == 0
+
+
+def known_to(others, plan, user):
+    for other in others:
+        ids = other.domain.interactions.user_ids
+        if user in ids and len(other.corpus(plan).split.train.row(ids.index(user))):
+            return True
+    return False
 
 
 @pytest.mark.parametrize(
