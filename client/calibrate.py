@@ -200,4 +200,4 @@ def _scored(model: Recommender, corpus: Corpus, cases: Cases, private: Private) 
 def _ndcg(part: Cases, scores: torch.Tensor) -> npt.NDArray[np.float64]:
     """NDCG@10 of each case, (part,)."""
     found = rank_cases(part, scores.shape[1], scores.__getitem__)
-    return case_metrics(found.ranks, part.targets.offsets, found.candidates)["ndcg@10"]
+    return case_metrics(found.ranks, part.targets.offsets, found.candidates, (10,))["ndcg@10"]

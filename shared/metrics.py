@@ -4,42 +4,53 @@ A case is one history and what its user did next. Ranks are 1-based; case ``i`` 
 ``ranks[offsets[i]:offsets[i+1]]``, at least one each.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-ALWAYS = ("hr@10", "ndcg@10", "precision@10", "recall@10", "f1@10", "mrr", "auc")
+CUTOFFS = (5, 10, 20)
 
 
-def case_metrics(ranks: Ints, offsets: Ints, candidates: Ints, k: int = 10) -> dict[str, Floats]:
-    """HR, NDCG, precision, recall, F1 at ``k``, MRR and AUC of each case: (cases,) each.
+def case_metrics(ranks: Ints, offsets: Ints, candidates: Ints, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, Floats]:
+    """HR, NDCG, precision, recall, F1 at each cutoff, MRR and AUC of each case: (cases,) each.
 
-    ``candidates`` (cases,) is how many items each ranking held. NDCG has binary gains and the ideal ordering of
-    min(k, targets) hits. AUC is the part of (target, other item) pairs in the right order; a tie counts as wrong,
-    as it does in the ranks.
+    ``candidates`` (cases,) is how many items each ranking held. AUC is the part of (target, other item) pairs in the
+    right order; a tie counts as wrong, as it does in the ranks.
     """
+    found: dict[str, Floats] = {}
+    for k in cutoffs:
+        found |= _at(k, ranks, offsets)
     counts = np.diff(offsets)
-    if len(counts) == 0:
-        return {name.replace("@10", f"@{k}"): np.zeros(0) for name in ALWAYS}
-    starts = offsets[:-1]
-    hit = ranks <= k
-    hits = np.add.reduceat(hit.astype(np.float64), starts)
+    # A target at rank r has r - 1 items above it, of which its own place among the targets less one are targets.
+    above = _sums(ranks, offsets) - counts * (counts + 1) / 2
+    pairs = counts * (candidates - counts)
+    first = np.minimum.reduceat(ranks, offsets[:-1]) if len(counts) else counts
+    return {**found, "mrr": 1 / first, "auc": 1 - np.minimum(above / np.maximum(pairs, 1), 1)}
+
+
+def _at(k: int, ranks: Ints, offsets: Ints) -> dict[str, Floats]:
+    """NDCG has binary gains and the ideal ordering of min(k, targets) hits."""
+    counts, hit = np.diff(offsets), ranks <= k
+    hits = _sums(hit, offsets)
     gain = np.where(hit, 1 / np.log2(ranks + 1.0), 0.0)
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(k) + 2.0))])
     precision, recall = hits / k, hits / counts
-    # A target at rank r has r - 1 items above it, of which its own place among the targets less one are targets.
-    above = np.add.reduceat(ranks.astype(np.float64), starts) - counts * (counts + 1) / 2
-    pairs = counts * (candidates - counts)
     return {
         f"hr@{k}": (hits > 0).astype(np.float64),
-        f"ndcg@{k}": np.add.reduceat(gain, starts) / ideal[np.minimum(counts, k)],
+        f"ndcg@{k}": _sums(gain, offsets) / ideal[np.minimum(counts, k)],
         f"precision@{k}": precision,
         f"recall@{k}": recall,
         f"f1@{k}": 2 * precision * recall / np.maximum(precision + recall, 1e-12),
-        "mrr": 1 / np.minimum.reduceat(ranks, starts),
-        "auc": 1 - np.minimum(above / np.maximum(pairs, 1), 1),
     }
+
+
+def _sums(values: npt.NDArray[Any], offsets: Ints) -> Floats:
+    """Of each case, (cases,); of no case, none."""
+    return np.add.reduceat(values.astype(np.float64), offsets[:-1]) if len(offsets) > 1 else np.zeros(0)
 
 
 def means(values: dict[str, Floats]) -> dict[str, float]:
@@ -47,9 +58,9 @@ def means(values: dict[str, Floats]) -> dict[str, float]:
     return {name: float(value.mean()) if len(value) else 0.0 for name, value in values.items()}
 
 
-def ranking_metrics(ranks: Ints, offsets: Ints, candidates: Ints, k: int = 10) -> dict[str, float]:
+def ranking_metrics(ranks: Ints, offsets: Ints, candidates: Ints) -> dict[str, float]:
     """Means of ``case_metrics``."""
-    return means(case_metrics(ranks, offsets, candidates, k))
+    return means(case_metrics(ranks, offsets, candidates))
 
 
 def only(ranks: Ints, offsets: Ints, keep: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:

@@ -121,7 +121,9 @@ def summarise(out: Path, seeds: Sequence[int] | None = None, reference: str = "l
     if len({_plan_of(run) for run in runs}) > 1 or any(one["protocol"] != first["protocol"] for one in results):
         raise ConfigError(f"{out} holds seeds of different plans or protocols; pass another --out for each")
     reference = reference if reference in cells else "zero_shot"
-    metrics = [name for name in next(iter(next(iter(cells.values())).values())) if not name.startswith(OF_STRATUM)]
+    named = [list(cell) for domains in cells.values() for cell in domains.values()]  # of an older run they are fewer
+    everywhere = set.intersection(*map(set, named))
+    metrics = [name for name in named[0] if name in everywhere and not name.startswith(OF_STRATUM)]
     by_metric = {
         method: {metric: {name: cell[metric] for name, cell in domains.items()} for metric in metrics}
         for method, domains in cells.items()

@@ -7,15 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from shared.metrics import case_metrics, means
+from shared.metrics import CUTOFFS, case_metrics, means
 
-MEASURES = {"ndcg_cut.10": "ndcg@10", "P.10": "precision@10", "recall.10": "recall@10", "success.10": "hr@10"}
+THEIRS = {"ndcg_cut": "ndcg", "P": "precision", "recall": "recall", "success": "hr"}
+MEASURES = {f"{theirs}.{k}": f"{name}@{k}" for theirs, name in THEIRS.items() for k in CUTOFFS}
 
 
 @st.composite
 def rankings(draw):
     """Cases of distinct scores over one catalogue, with one target or more each."""
-    items = draw(st.integers(11, 40))
+    items = draw(st.integers(21, 40))
     cases = draw(st.integers(1, 6))
     orders = [draw(st.permutations(range(items))) for _ in range(cases)]
     targets = [draw(st.sets(st.integers(0, items - 1), min_size=1, max_size=10)) for _ in range(cases)]

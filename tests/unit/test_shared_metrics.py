@@ -15,12 +15,18 @@ def test_by_hand():
     np.testing.assert_allclose(found["mrr"], (1 / 2 + 1 + 1 / 11) / 3)
     np.testing.assert_allclose(found["precision@10"], 0.2 / 3)
     np.testing.assert_allclose(found["f1@10"], (2 * 0.1 / 1.1 + 2 * 0.05 / 0.6) / 3)
+    assert found["hr@5"] == 2 / 3
+    np.testing.assert_allclose(found["precision@5"], 0.4 / 3)
+    assert (found["hr@20"], found["recall@20"]) == (1, 2.5 / 3)
+    np.testing.assert_allclose(found["ndcg@20"], (gain + 1 / (1 + gain) + 1 / np.log2(12)) / 3)
     # one of 39 others above; none of 38 above the first and 28 above the second; ten of 39
     np.testing.assert_allclose(found["auc"], np.mean([38 / 39, 1 - 28 / 76, 29 / 39]))
 
 
 def test_no_case_is_zero_not_an_error():
-    assert set(ranking_metrics(np.zeros(0, int), np.zeros(1, int), np.zeros(0, int)).values()) == {0.0}
+    found = ranking_metrics(np.zeros(0, int), np.zeros(1, int), np.zeros(0, int))
+    assert set(found.values()) == {0.0}
+    assert set(found) == set(ranking_metrics(np.ones(1, int), np.arange(2), np.ones(1, int)))
 
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=12, unique=True), min_size=1, max_size=20))
@@ -30,6 +36,7 @@ def test_bounds_and_the_best_is_one(cases):
     found = ranking_metrics(np.concatenate(cases), offsets, of)
     assert all(0 <= value <= 1 + 1e-12 for value in found.values())
     assert found["ndcg@10"] <= found["hr@10"] + 1e-12
+    assert found["hr@5"] <= found["hr@10"] <= found["hr@20"]
     ideal = ranking_metrics(np.concatenate([np.arange(1, len(case) + 1) for case in cases]), offsets, of)
     np.testing.assert_allclose((ideal["ndcg@10"], ideal["auc"], ideal["mrr"]), 1)
 

@@ -114,6 +114,17 @@ def test_a_stratum_has_an_interval_of_its_own_cases(tmp_path):
     assert "less" not in found["strata"]["local"]["all"]["warm item"]  # it is the reference
 
 
+def test_what_some_cell_lacks_has_no_figure(tmp_path):
+    """Cells of before knew fewer metrics."""
+    for method in ("local", "personal"):
+        write(tmp_path, 7, method, np.array([0.2, 0.4]))
+    place = tmp_path / "seed-7" / "homes" / "shop" / "cases" / "local.npz"
+    with np.load(place) as kept:
+        np.savez(place, **kept, **{"hr@5": np.zeros(2)})
+    figures = summarise(tmp_path)["figures"]
+    assert set(figures["local"]) == set(figures["personal"]) == {"hr@10", "ndcg@10"}
+
+
 def test_seeds_of_other_users_or_plans_are_not_pooled(tmp_path):
     write(tmp_path, 7, "local", np.array([0.2, 0.4]))
     write(tmp_path, 8, "local", np.array([0.2, 0.4, 0.6]), users="others")
