@@ -80,14 +80,21 @@ def _quality(result: dict[str, Any]) -> str:
 
 
 def _strata(result: dict[str, Any]) -> str:
-    rows, names = [], []
-    for name, cells in result["domains"].items():
-        for method in (method for method in COLUMNS if method in cells and "strata" in cells[method]):
-            strata = cells[method]["strata"]
-            names = list(strata)
-            shown = [f"{one['ndcg@10']:.4f} ({one['cases']:,})" if one["cases"] else "" for one in strata.values()]
-            rows.append([name, COLUMNS[method].replace("\n", " "), *shown])
+    cells = [
+        (name, method, domain[method]["strata"])
+        for name, domain in result["domains"].items()
+        for method in COLUMNS
+        if "strata" in domain.get(method, {})
+    ]
+    names = list(dict.fromkeys(name for _, _, strata in cells for name in strata))
+    rows = [[name, COLUMNS[method].replace("\n", " "), *_shown(strata, names)] for name, method, strata in cells]
     return table(["domain", "method", *(f"{name} (cases)" for name in names)], rows)
+
+
+def _shown(strata: dict[str, Any], names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        one = strata.get(name, {"cases": 0})
+        yield f"{one['ndcg@10']:.4f} ({one['cases']:,})" if one["cases"] else ""
 
 
 def _courses(run: Path, reports: Sequence[dict[str, Any]]) -> dict[str, dict[str, Sequence[float]]]:

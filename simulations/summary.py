@@ -162,14 +162,16 @@ def _strata(runs: Sequence[dict[str, Any]], found: Cells, reference: str) -> dic
     """Each stratum's cases of all seeds and their mean NDCG@10, per method and domain; under ``all`` the cases of all
     domains as one, with intervals and, under ``less``, the difference from the reference on the same cases."""
     answer: dict[str, Any] = {}
+    cells = [run["domains"][name][method]["strata"] for run in runs for name in run["domains"] for method in found]
+    names = [name for name in cells[0] if all(name in cell for cell in cells)]  # an older run told of fewer
     for method, domains in found.items():
         parts = {name: [run["domains"][name][method]["strata"] for run in runs] for name in runs[0]["domains"]}
         told = {
-            name: {stratum: _together([cell[stratum] for cell in cells]) for stratum in cells[0]}
-            for name, cells in parts.items()
+            name: {stratum: _together([cell[stratum] for cell in seeds]) for stratum in names}
+            for name, seeds in parts.items()
         }
         answer[method] = {**told, "all": {}}
-        for stratum in next(iter(told.values())):
+        for stratum in names:
             together = _together([domain[stratum] for domain in told.values()])
             values, others = _cases(domains, stratum), _cases(found.get(reference, {}), stratum)
             if len(values):

@@ -25,7 +25,7 @@ def run(tmp_path):
             "users": 3,
             "items": 5,
             "local": {**CELL, "ndcg@10": 0.1234},
-            "personal": CELL,
+            "personal": {**CELL, "strata": {"cold user": {"cases": 4, "ndcg@10": 0.75}}},  # told of more later
             "privacy": {"epsilon": 4.0, "delta": 1e-5},
         }
         for name in ("shop<b>", "news")
@@ -80,7 +80,16 @@ def read(run, cache):
 
 def test_a_report_tells_all_and_loads_nothing(run, cache):
     text = read(run, cache)
-    for told in ("shop<b>", "0.1234", "0.2500 (3)", "4.00", "Who is alike, round 1", "Who is alike, round 2", "0.25"):
+    for told in (
+        "shop<b>",
+        "0.1234",
+        "0.2500 (3)",
+        "0.7500 (4)",
+        "4.00",
+        "Who is alike, round 1",
+        "Who is alike, round 2",
+        "0.25",
+    ):
         assert told in text
     raw = (run / "report.html").read_text()
     assert "<b>" not in raw

@@ -121,8 +121,15 @@ def test_what_some_cell_lacks_has_no_figure(tmp_path):
     place = tmp_path / "seed-7" / "homes" / "shop" / "cases" / "local.npz"
     with np.load(place) as kept:
         np.savez(place, **kept, **{"hr@5": np.zeros(2)})
-    figures = summarise(tmp_path)["figures"]
-    assert set(figures["local"]) == set(figures["personal"]) == {"hr@10", "ndcg@10"}
+    path = tmp_path / "seed-7" / "result.json"
+    result = json.loads(path.read_text())
+    cold = {"cases": 1, "hr@10": 1.0, "ndcg@10": 1.0}
+    result["domains"]["shop"]["personal"]["strata"]["cold item"] = cold
+    path.write_text(json.dumps(result))
+    found = summarise(tmp_path)
+    for method in ("local", "personal"):
+        assert set(found["figures"][method]) == {"hr@10", "ndcg@10"}
+        assert set(found["strata"][method]["all"]) == {"warm item"}
 
 
 def test_seeds_of_other_users_or_plans_are_not_pooled(tmp_path):
