@@ -13,7 +13,7 @@ from rich.text import Text
 
 from client import reviewing, serving_commands
 from client.passport_commands import CodeBookFile, opened, passports
-from client.places import UNNAMED, finished
+from client.places import UNNAMED, charged, finished
 from shared.console import (
     Bars,
     Delta,
@@ -28,8 +28,8 @@ from shared.console import (
     tell,
 )
 from shared.errors import ConfigError
-from shared.plan import PROTOCOLS
-from shared.whole import plain_name
+from shared.plan import PROTOCOLS, check_silos
+from shared.whole import MAX_NAME, plain_name
 
 app = typer.Typer(
     add_completion=False,
@@ -83,7 +83,9 @@ def main(
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
         if domain is not None and not plain_name(domain):
-            raise ConfigError(f"--domain: expected a name that a file can have, found {domain[:80]!r}")
+            raise ConfigError(
+                f"--domain: expected a name that a file can have, of {MAX_NAME} letters at most, found {domain[:80]!r}"
+            )
         if max_epsilon is not None and not 0 < max_epsilon < math.inf:
             raise ConfigError(f"--max-epsilon: expected a number above 0, found {max_epsilon:g}")
         if not 0 < at_delta < 1:
@@ -307,6 +309,7 @@ def budget(
     settings: SettingsFile = None,
     sets: Sets = None,
     beside: Annotated[list[Path] | None, typer.Option(help="Another domain's ledger.jsonl; may be repeated.")] = None,
+    run: Annotated[Path | None, typer.Option(help="A simulation's run directory, for its ledger.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
 ) -> None:
     """Print the privacy that this domain has spent and, with --epsilon, what a planned run would cost it.
@@ -316,8 +319,8 @@ def budget(
     """
     with settled():
         from client.budget import Limits, check_protocol, forecast
-        from client.dataset import read_domain
-        from client.forgotten import without
+        from client.forgotten import read_at_home
+        from client.journal import Journal
         from client.privacy import learnt_from
         from client.splits import split
         from client.store import Home, load
@@ -325,10 +328,9 @@ def budget(
         from shared.ledger import read_events
 
         given = context.obj
-        if not given["domain"]:
-            raise ConfigError(UNNAMED)
         plan = plan_from(settings, sets or [], named(rounds=rounds, epsilon=epsilon, delta=delta))
-        home = Home(given["home"])
+        check_silos(plan)
+        home = Home(charged(given, run))
         events = read_events(home.ledger)
         spent = accounting.epsilon(events, plan.privacy.delta)
         found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events)}
@@ -345,8 +347,10 @@ def budget(
             if given["data"] is None and not home.about.is_file():
                 raise ConfigError("a planned run needs the domain's data: --data FOLDER before the command")
             folder = given["data"] or load(home).data
-            parts = split(without(home, read_domain(folder, given["domain"])).interactions, given["protocol"])
             check_protocol(plan, given["protocol"])
+            # As a round would read them: with what came in while serving, and without who was forgotten.
+            domain = read_at_home(home, folder, given["domain"], Journal(home.journal).entries)
+            parts = split(domain.interactions, given["protocol"], plan.train.user_events)
             limits = Limits(given["max_epsilon"], given["at_delta"])
             ahead = forecast(plan, len(learnt_from(parts.train)), limits, events)
             found["planned"] = asdict(ahead)

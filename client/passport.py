@@ -2,7 +2,7 @@
 
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,23 @@ from client.store import Home
 from shared.errors import ConfigError, DataError, PayloadError
 from shared.ledger import TokenRelease, append_event, append_line, read_events, reserved
 from shared.model import Recommender, Space
-from shared.passport import MAX_CODES, CodeBook, Floats, Passport, Uniform, draw_codes, make_book, passport_from_bytes
+from shared.passport import (
+    MAX_CODES,
+    MAX_EPSILON,
+    CodeBook,
+    Floats,
+    Passport,
+    Uniform,
+    draw_codes,
+    make_book,
+    passport_from_bytes,
+)
 from shared.plan import Plan
 from shared.prefix import prefix_states
 from shared.seeding import stream
 from shared.towers import recency_mean
 from shared.whiten import Whitening
+from shared.whole import PUBLIC, write_whole
 
 UNPREDICTABLE: Uniform = secrets.SystemRandom().random  # the operating system's; a seeded one in simulations only
 
@@ -75,16 +86,13 @@ def issue(
     return passport.sign(key)
 
 
-def accept(
-    passport: Passport, book: CodeBook, base: str, keys: Mapping[str, Ed25519PublicKey], whitening: Whitening
-) -> torch.Tensor:
+def accept(passport: Passport, book: CodeBook, base: str, key: Ed25519PublicKey, whitening: Whitening) -> torch.Tensor:
     """The passport's places in this domain's own whitened space, (codes, dim), to stand at the start of a history.
 
-    Raises PayloadError when it is not genuine, comes from nobody we know, or does not fit the book.
+    ``key`` is the issuer's; the domain's name in it is what that issuer says, and proves nothing. Raises PayloadError
+    when it is not genuine, or does not fit the book.
     """
-    if passport.domain not in keys:
-        raise PayloadError(f"no key of {passport.domain!r} is known here; ask that domain for its passport.pub")
-    passport.verify(keys[passport.domain])
+    passport.verify(key)
     if passport.book != book.fingerprint or max(passport.codes) >= len(book):
         raise PayloadError("the passport was drawn from another code book; ask for the issuer's")
     if book.base != base:
@@ -109,7 +117,7 @@ class Border:
             except PayloadError as error:
                 refusal = error
                 continue
-            return accept(passport, self.book, base, {passport.domain: key}, whitening)
+            return accept(passport, self.book, base, key, whitening)
         raise refusal
 
 
@@ -144,6 +152,8 @@ def _check(domain: Domain, book: CodeBook, base: str, request: Request) -> torch
         raise ConfigError("--consent expects how the user agreed, in words; without it no passport is given")
     if re.search(rf"(?<![\w-]){re.escape(request.user)}(?![\w-])", request.consent):
         raise ConfigError("--consent names the user's id, which may not stand in the record; describe it without")
+    if not 0 < request.epsilon <= MAX_EPSILON:  # of all codes together; nobody takes another
+        raise ConfigError(f"--epsilon: expected above 0 and at most {MAX_EPSILON:g}, found {request.epsilon:g}")
     if not 1 <= request.codes <= MAX_CODES:
         raise ConfigError(f"--codes: expected 1 to {MAX_CODES}, found {request.codes}")
     if book.base != base:
@@ -164,9 +174,10 @@ def signing_key(home: Home) -> Ed25519PrivateKey:
         )
     key = Ed25519PrivateKey.from_private_bytes(raw)
     public = home.folder / "passport.pub"
-    if not public.exists():
-        form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        public.write_bytes(key.public_key().public_bytes(*form))
+    form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    pem = key.public_key().public_bytes(*form)
+    if not public.exists() or public.read_bytes() != pem:  # of a key that was moved away it would prove nothing
+        write_whole(public, pem, PUBLIC)
     return key
 
 

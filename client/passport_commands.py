@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.places import finished
+from client.places import charged, finished
 from shared.console import settled
 from shared.errors import ConfigError
 
@@ -70,7 +70,12 @@ def issue(
 
         public = read_book(code_book)
         check_new_file(out, "--out")  # before anything is spent
-        home = Home(finished(context.obj, run))
+        home = Home(charged(context.obj, run))
+        if not home.about.is_file():
+            raise ConfigError(
+                f"{home.folder} holds no finished run of this domain, which a passport is drawn by and charged to; "
+                "join a federation, or name a simulation with --run"
+            )
         serving = open_serving(home, context.obj["cache"], context.obj["data"])
         request = Request(user, epsilon, consent, codes, mechanism)
         limits = Limits(context.obj["max_epsilon"], context.obj["at_delta"])
@@ -109,5 +114,5 @@ def opened(serving: "Serving", passport: Path, issuer_key: Path, code_book: Path
     from shared.passport import read_book, read_passport
 
     token = read_passport(passport)
-    keys = {token.domain: read_public_key(issuer_key)}
-    return accept(token, read_book(code_book), serving.kept.base, keys, serving.engine.whitening)
+    key = read_public_key(issuer_key)
+    return accept(token, read_book(code_book), serving.kept.base, key, serving.engine.whitening)

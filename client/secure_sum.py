@@ -22,6 +22,7 @@ from shared.node_key import NODE_CURVE
 from shared.payload import AdapterUpdate
 from shared.secure_sum import (
     FEWEST,
+    MOST,
     Announcement,
     Attendance,
     Circle,
@@ -120,7 +121,7 @@ class SecureSum:
         ``task`` is the digest of the task as it came. Under one ``key`` numbers are summed with one set of members
         alone, for ever: the difference of two sums would be what some of them sent.
         """
-        weight = min(update.weight, cap)
+        weight = min(update.weight, cap, MOST)  # more would not fit, and count for less than its update
         parts = [update.delta[name].astype(np.float64).ravel() for name in sorted(update.delta)]
         numbers = to_ring(np.concatenate([*(weight * part for part in parts), [weight]]))
         masking, sealing = X25519PrivateKey.generate(), X25519PrivateKey.generate()

@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from server.superlink import Certificates
 from shared.errors import ConfigError
 from shared.node_key import make_node_key, read_public_key, write_new
-from shared.whole import plain_name
+from shared.whole import MAX_NAME, plain_name
 
 DAYS = 365
 HERE = ("localhost", "127.0.0.1")  # always: the server asks itself there
@@ -44,7 +44,7 @@ def make_certificates(
     names = [*members, *(path.stem for path in public)]
     for place, name in enumerate(names):
         if not plain_name(name) or name.endswith(".pub"):
-            raise ConfigError(f"--member: expected a plain name, found {name!r}")
+            raise ConfigError(f"--member: expected a plain name of {MAX_NAME} letters at most, found {name!r}")
         if name in names[:place]:
             raise ConfigError(f"--member: {name!r} is named twice")
     files = [folder / "members" / file for name in names for file in (name, f"{name}.pub")]

@@ -13,7 +13,7 @@ import numpy as np
 
 from shared.errors import ConfigError, DataError, TakenError
 from shared.tables import Report, Table, find_table, first_of_each, problem, read_table
-from shared.whole import plain_name
+from shared.whole import MAX_NAME, plain_name
 
 # Public and common to all domains: the behaviour embedding of one domain means the same in another.
 # Append only; a code is a row of trained weights.
@@ -178,7 +178,9 @@ def _read_settings(path: Path) -> _Settings:
         if key not in ("name", "text") or not isinstance(value, str):
             raise DataError(f"{path}: expected name and text, both text in quotes; {key!r} is neither")
         if key == "name" and not plain_name(value):
-            raise DataError(f"{path}: expected a name that a folder can have, found {value[:80]!r}")
+            raise DataError(
+                f"{path}: expected a name that a folder can have, of {MAX_NAME} letters at most, found {value[:80]!r}"
+            )
     return _Settings(**values)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from shared.errors import DataError
 
+WIDEST = 1e9  # beyond it, or below one in so many, nobody means a number
+
 
 @dataclass(frozen=True)
 class GaussianSteps:
@@ -91,7 +93,7 @@ def _whole(raw: bytes) -> bytes:
     try:
         json.loads(raw[end:] or b"0")
         return raw
-    except ValueError:
+    except (ValueError, RecursionError):
         return raw[:end]
 
 
@@ -108,7 +110,7 @@ def read_events(path: Path) -> tuple[Event, ...]:
     for number, line in enumerate(_whole(path.read_bytes()).splitlines(), 1):
         try:
             events.append(_event(json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             raise DataError(
                 f"{path}, line {number}: expected a privacy event, found something else; "
                 "restore the ledger from a backup before training on"
@@ -130,7 +132,8 @@ def _event(fields: Any) -> Event:
             raise ValueError
         return plain
     steps = GaussianSteps(**fields)
-    counted = steps.noise_multiplier > 0 and 0 < steps.sample_rate <= 1 and steps.steps > 0
+    counted = 1 / WIDEST <= steps.noise_multiplier <= WIDEST and 0 < steps.sample_rate <= 1 and type(steps.steps) is int
+    counted = counted and 0 < steps.steps <= WIDEST
     if not (counted and isinstance(steps.run, str) and isinstance(steps.task, str)):
         raise ValueError
     return steps

@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from shared.errors import ConfigError, PayloadError
-from shared.payload import MAX_NAME
 from shared.whiten import fit_whitening
+from shared.whole import MAX_NAME
 
 Vectors = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -17,12 +17,12 @@ from safetensors.numpy import load, save
 
 from shared.errors import ConfigError, PayloadError
 from shared.plan import Plan, plan_from_json
+from shared.whole import MAX_NAME
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 
 MAX_BYTES = 256 * 2**20
 MAX_HEADER = 4 * 2**20
-MAX_NAME = 64
 MAX_ITEMS = 2**21
 TABLE = "items."  # a catalogue's table is named items.CATALOGUE.KEY
 LEARNT = ("bias", "vectors")  # (items,), (items, dim): in every round

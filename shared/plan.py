@@ -17,6 +17,7 @@ MECHANISMS = ("poisson", "banded")
 NOISE_BY = ("server", "devices")
 RELEASES = ("all", "towers", "outputs", "mix")
 FAMILIES = ("ffa", "fedavg", "affinity")
+MOST_SECURE = 4096.0  # users that a domain may weigh in a secure sum, whatever the server asks
 LINEAR = ("ffa", "fedavg")  # families that need no more than the weighted sum of all updates
 DEVICES_ALONE = ("mechanism", "noise_by", "clip_quantile", "transitions", "item_rank")  # of the section privacy
 PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
@@ -201,6 +202,11 @@ def _check(plan: Plan) -> None:
         raise ConfigError(
             f"federation.secure needs federation.family={' or '.join(LINEAR)}: {plan.federation.family} looks at each "
             "domain's own update, which a secure sum hides from the server"
+        )
+    if plan.federation.secure and plan.federation.weight_cap > MOST_SECURE:
+        raise ConfigError(
+            f"federation.secure needs federation.weight_cap of at most {MOST_SECURE:g}: beside one that weighs far "
+            f"more than the others a sum hides little of it; found {plan.federation.weight_cap:g}"
         )
     if plan.private and plan.federation.family == "fedavg":
         raise ConfigError("privacy.epsilon needs federation.family=ffa or affinity: noise on A and B apart multiplies")

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from shared.errors import PayloadError
-from shared.payload import MAX_BYTES, MAX_NAME
+from shared.payload import MAX_BYTES
 from shared.secure_sum import Announcement, Attendance, Ring
+from shared.whole import MAX_NAME
 
 MAGIC = b"isthmus-sum/1\n"  # read as the length that a task begins with it would be far beyond a task's limit
 MAX_HEAD = 4 * 2**20

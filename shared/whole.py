@@ -13,15 +13,16 @@ from typing import Any
 from shared.errors import DataError
 
 LEFT = re.compile(r"\..+\.[0-9a-f]{8}")  # the name of a file aside
-LONGEST = 200  # bytes of a name
+MAX_NAME = 64  # letters of a domain's name, wherever it goes
+LONGEST = 200  # bytes of it
 OWNER, PUBLIC = 0o600, 0o666  # who may read; the latter as the process's umask lets
 
 
 def plain_name(name: str) -> bool:
-    """Whether it can be a file's or a folder's, here and in a shell, with an ending behind it."""
+    """Whether it can be a domain's: a file's or a folder's, here and in a shell, with an ending behind it."""
     if not name.isprintable() or name.startswith(".") or set(name) & set("/\\\"'"):
         return False
-    return 0 < len(name.encode()) <= LONGEST
+    return len(name) <= MAX_NAME and 0 < len(name.encode()) <= LONGEST
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from shared.errors import PayloadError
-from shared.payload import MAX_NAME
+from shared.whole import MAX_NAME
 
 ARRAYS, NOTES, PAYLOAD = "isthmus.arrays", "isthmus.notes", "payload"
 STYPE = "isthmus.payload"  # not numpy's format: hostile bytes never reach a parser of Flower's

@@ -15,7 +15,7 @@ from client.workshop import Workshop
 from shared.console import Bars
 from shared.errors import ConfigError
 from shared.model import adapter_tensors, load_adapter_tensors
-from shared.plan import Plan
+from shared.plan import Plan, check_silos
 from shared.whole import read_json
 from simulations.attacks.audit import audit
 from simulations.compare import DAMAGED, OTHER_RUN, Comparison, check_plan
@@ -109,6 +109,7 @@ def audit_domains(
     Kept in ``place`` domain by domain, where one that was stopped goes on. Raises ConfigError where an audit of other
     settings or other data lies there.
     """
+    check_silos(plan)
     seed, path = plan.federation.seed, place / "audit.json"
     kept = read_json(path, DAMAGED) if path.exists() else {}
     asked = {"plan": json.loads(plan.to_json()), "users": users, "shadows": shadows}

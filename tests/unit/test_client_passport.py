@@ -148,7 +148,17 @@ def test_tokens_add_to_training_for_the_user_who_pays_most(tmp_path):
     path.write_text('{"noise_multiplier": 1.0, "sample_rate": 0.1, "steps": 5, "unit": "user"}\n')  # an older line
     append_event(path, tokens[0])
     assert read_events(path) == (steps, tokens[0])
-    for damage in ('{"mechanism": "near-set"}', '{"mechanism": 1, "epsilon": 1}', '{"mechanism": "m", "epsilon": 0}'):
+    for damage in (
+        '{"mechanism": "near-set"}',
+        '{"mechanism": 1, "epsilon": 1}',
+        '{"mechanism": "m", "epsilon": 0}',
+        '{"mechanism": "m", "epsilon": 1' + "0" * 400 + "}",
+        '{"noise_multiplier": 1e-300, "sample_rate": 1, "steps": 1}',
+        '{"noise_multiplier": NaN, "sample_rate": 1, "steps": 1}',
+        '{"noise_multiplier": 1, "sample_rate": 1, "steps": 1.5}',
+        '{"noise_multiplier": 1, "sample_rate": 1, "steps": 1e300}',
+        "[" * 100_000,
+    ):
         path.write_text(damage + "\n")
         with pytest.raises(DataError, match="line 1"):
             read_events(path)
@@ -156,22 +166,35 @@ def test_tokens_add_to_training_for_the_user_who_pays_most(tmp_path):
 
 def test_a_code_becomes_a_place_in_the_receivers_own_space(home, domain):
     token = give(home, domain, uniform=lambda: 0.99999)
-    keys = {"shop": read_public_key(home.folder / "passport.pub")}
+    key = read_public_key(home.folder / "passport.pub")
     own = Whitening(torch.tensor([0.0, 0, -1]), torch.eye(3))
-    found = accept(token, BOOK, "base", keys, own)
+    found = accept(token, BOOK, "base", key, own)
     expected = own(torch.eye(3))[list(token.codes)]
     assert torch.equal(found, expected)
-    with pytest.raises(PayloadError, match="no key of 'shop'"):
-        accept(token, BOOK, "base", {}, own)
     with pytest.raises(PayloadError, match="another code book"):
-        accept(token, CodeBook(2 * np.eye(3, dtype=np.float32), "base"), "base", keys, own)
+        accept(token, CodeBook(2 * np.eye(3, dtype=np.float32), "base"), "base", key, own)
     with pytest.raises(PayloadError, match="ours is"):
-        accept(token, BOOK, "other", keys, own)
+        accept(token, BOOK, "other", key, own)
     with pytest.raises(PayloadError, match="not signed by"):
-        accept(replace(token, epsilon=1.0), BOOK, "base", keys, own)
+        accept(replace(token, epsilon=1.0), BOOK, "base", key, own)
     bad = replace(token, codes=(3,)).sign(room.signing_key(home))
     with pytest.raises(PayloadError, match="another code book"):
-        accept(bad, BOOK, "base", keys, own)
+        accept(bad, BOOK, "base", key, own)
+
+
+def test_a_key_that_was_moved_away_takes_its_public_half_with_it(home, domain):
+    give(home, domain)
+    (home.folder / "passport.key").unlink()
+    token = give(home, domain)
+    token.verify(read_public_key(home.folder / "passport.pub"))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 64.5, float("nan")])
+def test_what_nobody_would_take_is_not_paid_for(home, domain, epsilon):
+    """Of two codes each would cost less than the most that a passport may."""
+    with pytest.raises(ConfigError, match="--epsilon: expected above 0 and at most 64"):
+        give(home, domain, replace(ASK, epsilon=epsilon, codes=2))
+    assert read_events(home.ledger) == ()
 
 
 def test_wishes_are_the_taste_or_the_latest_events():
@@ -191,7 +214,7 @@ def test_a_border_takes_whom_any_of_its_keys_signed_and_nobody_else(home, domain
     token = give(home, domain, uniform=lambda: 0.0)
     stranger = read_public_key_of(Home(tmp_path / "stranger"))
     own = read_public_key_of(home)
-    expected = accept(token, BOOK, "base", {"shop": own}, PLAIN)
+    expected = accept(token, BOOK, "base", own, PLAIN)
     torch.testing.assert_close(Border((stranger, own), BOOK).admit(token.to_bytes(), "base", PLAIN), expected)
     altered = replace(token, epsilon=1.0).to_bytes()
     for keys, raw in (

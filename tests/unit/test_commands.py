@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import typer
 from support.commands import APPS, misuse, run
 
+from client.journal import Event, Journal
+from client.store import Home
 from shared.ledger import GaussianSteps, append_event
 from shared.plan import SECTIONS
 
@@ -278,7 +281,10 @@ def test_a_run_says_which_domains_it_holds(tmp_path):
         (("recommend", "--run-dir", "r", "--history", " ; "), "--history expects titles"),
         (("recommend", "--run-dir", "r", "--history", "a"), "recommend needs --catalogue FOLDER"),
         (("recommend", "--run-dir", "r", "--history", "a", "--catalogue", "c"), "r holds no run"),
-        (("certs", "made", "--member", "../shop"), "--member: expected a plain name, found '../shop'"),
+        (
+            ("certs", "made", "--member", "../shop"),
+            "--member: expected a plain name of 64 letters at most, found '../shop'",
+        ),
     ],
 )
 def test_servers_refuse_misuse(words, message, tmp_path):
@@ -318,6 +324,22 @@ def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):
     assert (home / "ledger.jsonl").read_text().count("\n") == 1  # looking ahead spends nothing
 
 
+def test_a_planned_run_is_forecast_for_those_it_would_learn_from(tmp_path, tiny_world):
+    """What came in while serving is learnt from too; a simulation's ledger counts where it is named, and only there."""
+    words = ("--domain", "video", "--data", tiny_world["video"], "budget", "--epsilon", 5, "--rounds", 3, "--json")
+    before = json.loads(run("client", *words).stdout)["planned"]["users"]
+    home = tmp_path / "var/client/video"
+    items = [line.split("\t")[0] for line in (tiny_world["video"] / "video.item").read_text().splitlines()[1:6]]
+    Journal(Home(home).journal).append([Event("somebody new", item, "click", time.time()) for item in items])
+    assert json.loads(run("client", *words).stdout)["planned"]["users"] == before + 1
+    simulated = tmp_path / "runs/one/homes/video"
+    append_event(simulated / "ledger.jsonl", GaussianSteps(1.0, 0.1, 20))
+    (simulated / "home.json").write_text("{}")
+    assert run("client", "--domain", "video", "budget").stdout.startswith("0 releases")
+    assert run("client", "--domain", "video", "budget", "--run", "runs/one").stdout.startswith("1 releases")
+    assert "expected a finished run of video" in misuse("client", "--domain", "video", "budget", "--run", "runs/two")
+
+
 def test_a_budget_beside_other_ledgers(tmp_path):
     ledgers = [tmp_path / "var/client/video/ledger.jsonl", tmp_path / "news.jsonl"]
     for path in ledgers:
@@ -328,6 +350,9 @@ def test_a_budget_beside_other_ledgers(tmp_path):
     assert found["across"]["epsilon"] > found["epsilon"]
     assert "A user of all 2 domains: epsilon" in run("client", *words).stdout
     assert "--beside: expected another" in misuse("client", "--domain", "video", "budget", "--beside", "nowhere")
+    for text in ("[" * 100_000, '{"noise_multiplier": Infinity, "sample_rate": 1, "steps": 1}'):
+        ledgers[1].write_text(text + "\n")
+        assert "line 1: expected a privacy event" in misuse("client", *words)
 
 
 def test_an_audit_needs_a_promise_and_a_picture_a_format():
@@ -338,3 +363,9 @@ def test_an_audit_needs_a_promise_and_a_picture_a_format():
 def test_a_budget_of_a_plan_needs_data_and_a_domain(tmp_path):
     assert "expected --domain" in misuse("client", "budget")
     assert "--data FOLDER before the command" in misuse("client", "--domain", "video", "budget", "--epsilon", 5)
+    words = ("--epsilon", 5, "--set", "privacy.mechanism=banded")
+    for line in (
+        misuse("client", "--domain", "video", "budget", *words),
+        misuse("simulations", "audit-privacy", *words),
+    ):
+        assert "privacy.mechanism=banded is for a federation of devices" in line

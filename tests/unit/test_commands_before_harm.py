@@ -40,7 +40,7 @@ def test_a_run_goes_on_by_its_own_settings_where_none_are_given(monkeypatch, wor
     assert (asked[0] == plan) == (not words)
 
 
-@pytest.mark.parametrize("name", ["a/b", "../../evil", ".hidden", "n" * 201])
+@pytest.mark.parametrize("name", ["a/b", "../../evil", ".hidden", "n" * 65])
 def test_a_name_that_is_a_place_is_refused(name, tmp_path):
     for words in (["key"], ["status"], ["--data", "d"]):
         assert "--domain: expected a name that a file can have" in misuse("client", "--domain", name, *words)
@@ -73,6 +73,18 @@ def test_no_passport_is_paid_for_that_cannot_be_written(out, tmp_path):
     assert f"--out {out}: expected the path of a file to write" in misuse(
         "client", "--domain", "a", "passport", "issue", *words
     )
+
+
+def test_a_passport_is_charged_to_no_simulation_that_a_later_one_replaces():
+    """Without --run it would be the newest one's ledger."""
+    words = ("--user", "u", "--epsilon", "2", "--consent", "asked", "--code-book", "b", "--out", "token")
+    Path("b").write_bytes(CodeBook(np.eye(3, 4, dtype=np.float32), "base").to_bytes())
+    home = Path("runs/one/homes/a")
+    home.mkdir(parents=True)
+    (home / "home.json").write_text("{}")
+    line = misuse("client", "--domain", "a", "passport", "issue", *words)
+    assert "var/client/a holds no finished run of this domain" in line
+    assert list(home.iterdir()) == [home / "home.json"]
 
 
 @pytest.mark.parametrize("limit", ["nan", "-1", "inf", "0"])

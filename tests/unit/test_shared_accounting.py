@@ -81,3 +81,8 @@ def test_a_promise_that_no_noise_can_keep_is_refused():
 def test_where_no_promise_is_left_the_quick_bound_will_do(monkeypatch):
     monkeypatch.setattr("shared.accounting.by_loss", lambda *_: 1 / 0)
     assert epsilon([GaussianSteps(0.1, 0.5, 100)], DELTA) > LOOSE
+
+
+def test_a_delta_too_small_for_one_accountant_is_bounded_by_the_other():
+    steps = GaussianSteps(2.0, 0.1, 20)
+    assert epsilon([steps], DELTA) < epsilon([steps], 1e-15) < LOOSE

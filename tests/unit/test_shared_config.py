@@ -40,6 +40,7 @@ def test_defaults_and_sets():
         (["privacy.noise_by=nobody"], "privacy.noise_by: expected one of server, devices"),
         (["privacy.noise_by=devices"], r"noise_by=devices needs privacy\.transitions=1"),
         (["federation.secure=true", "federation.family=affinity"], "looks at each domain's own update"),
+        (["federation.secure=true", "federation.weight_cap=4097"], "weight_cap of at most 4096"),
         (["train.lr=1" + "0" * 400], "expected a number"),
         (["model.shared_items=true", "privacy.epsilon=1.0", "federation.family=affinity"], "cannot go with privacy"),
         (["model.shared_items=true"], "needs federation.family=affinity"),
