@@ -135,12 +135,15 @@ def render() -> str:
 
 def table(found: dict) -> list[str]:
     """One summary: a row for each domain and method."""
-    reference = found["paired"]["reference"]
+    reference, differences = found["paired"]["reference"], found["paired"]["differences"]
+    head = ["domain", "method", "HR@10", "NDCG@10"]
+    if differences:  # else the reference was not asked
+        head.append(f"NDCG@10 less {NAMES.get(reference, reference)}")
     lines = [
         f"{found['ranking']} ranking, protocol {found['protocol']}, seeds {', '.join(map(str, found['seeds']))}",
         "",
-        f"| domain | method | HR@10 | NDCG@10 | NDCG@10 less {NAMES.get(reference, reference)} |",
-        "|---|---|---|---|---|",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
     ]
     first = next(iter(found["figures"].values()))["hr@10"]
     for domain in (name for name in first if name != "worst"):
@@ -148,9 +151,10 @@ def table(found: dict) -> list[str]:
             if domain not in figures["hr@10"]:
                 continue
             cells = [figures[metric][domain] for metric in ("hr@10", "ndcg@10")]
-            less = found["paired"]["differences"].get(method, {}).get(domain)
+            less = differences.get(method, {}).get(domain)
             spelt = [f"{c['mean']:.4f} ({c['low']:.4f} to {c['high']:.4f})" for c in cells]
-            spelt.append("" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})")
+            if differences:
+                spelt.append("" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})")
             lines.append(f"| {domain} | {NAMES.get(method, method)} | {' | '.join(spelt)} |")
     if found.get("incomplete"):
         lines += ["", f"Left out, for some seed lacks them: {', '.join(found['incomplete'])}"]
