@@ -13,6 +13,7 @@ from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease
 # Beyond it no promise is left that a tighter figure would save, and the tighter accountant takes minutes.
 LOOSE = 50.0
 MOST_NOISE = 1e4  # nothing is learnt long before that
+TIGHT = 2e-4  # relative, of a noise multiplier
 
 
 def epsilon(events: Sequence[Event], delta: float) -> float:
@@ -56,11 +57,16 @@ def _training(steps: Sequence[GaussianSteps], delta: float) -> float:
     counts: Counter[tuple[float, float]] = Counter()
     for event in steps:
         counts[event.noise_multiplier, event.sample_rate] += event.steps
-    bound = by_renyi(counts, delta)
+    return _bound(tuple(sorted(counts.items())), delta)
+
+
+@lru_cache(maxsize=1024)  # the same ledger is asked about again and again, and each time takes a second
+def _bound(counts: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
+    bound = by_renyi(dict(counts), delta)
     if bound > LOOSE:
         return bound
     try:
-        return min(bound, by_loss(counts, delta))
+        return min(bound, by_loss(dict(counts), delta))
     except (ValueError, RuntimeError):  # a delta below what its grid can tell apart: the other bound holds by itself
         return bound
 
@@ -106,16 +112,23 @@ def noise_for(
             f"no noise reaches epsilon {target_epsilon:g} over {steps} steps; "
             "raise privacy.epsilon or lower privacy.steps or federation.rounds"
         )
-    enough, too_little = 1.0, 0.0
-    while cost(enough) > target_epsilon:
-        enough, too_little = 2 * enough, enough
-    while enough - too_little > 1e-3 * enough:
-        middle = (enough + too_little) / 2
-        if cost(middle) <= target_epsilon:
-            enough = middle
-        else:
-            too_little = middle
-    return enough
+    least, most = 1.0, 1.0
+    while cost(most) > target_epsilon:
+        least, most = most, 2 * most
+    while cost(least) <= target_epsilon:
+        least, most = least / 2, least
+        if most < 1 / MOST_NOISE:
+            return most
+    from scipy.optimize import brentq  # slow to import, and only who plans a run needs it
+
+    # Epsilon falls about as a power of the noise: between logarithms few steps are needed, each takes a second.
+    found = brentq(
+        lambda x: math.log(max(cost(math.exp(x)), 1e-12) / target_epsilon), math.log(least), math.log(most), xtol=TIGHT
+    )
+    noise = math.exp(found)
+    while cost(noise) > target_epsilon:
+        noise *= 1 + TIGHT
+    return noise
 
 
 def finite(spent: float) -> float | None:

@@ -38,8 +38,8 @@ def test_both_bounds_agree_with_another_library_within_a_hundredth(counts):
 def test_the_lower_of_the_two_is_told(counts):
     events = [GaussianSteps(noise, rate, steps) for (noise, rate), steps in counts.items()]
     told = epsilon(events, DELTA)
-    assert told == by_loss(counts, DELTA) < by_renyi(counts, DELTA)
-    assert epsilon([*events[:1], *events[1:]], DELTA) == told
+    assert told == by_loss(dict(sorted(counts.items())), DELTA) < by_renyi(counts, DELTA)
+    assert epsilon(events[::-1], DELTA) == told
 
 
 def test_rounds_cost_the_same_as_one_long_training():
@@ -70,7 +70,7 @@ def test_one_release_without_sampling_is_the_analytic_gaussian():
 def test_noise_is_the_least_that_keeps_the_promise(target, rate, steps):
     noise = noise_for(target, DELTA, rate, steps)
     assert epsilon([GaussianSteps(noise, rate, steps)], DELTA) <= target
-    assert epsilon([GaussianSteps(noise * 0.99, rate, steps)], DELTA) > target
+    assert epsilon([GaussianSteps(noise * 0.999, rate, steps)], DELTA) > target
 
 
 def test_a_promise_that_no_noise_can_keep_is_refused():
@@ -86,3 +86,7 @@ def test_where_no_promise_is_left_the_quick_bound_will_do(monkeypatch):
 def test_a_delta_too_small_for_one_accountant_is_bounded_by_the_other():
     steps = GaussianSteps(2.0, 0.1, 20)
     assert epsilon([steps], DELTA) < epsilon([steps], 1e-15) < LOOSE
+
+
+def test_a_promise_of_nothing_takes_hardly_any_noise():
+    assert noise_for(1e12, DELTA, 1.0, 10) < 1e-3
