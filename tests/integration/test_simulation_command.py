@@ -28,7 +28,7 @@ def start(folder, *words):
 
 def run(folder, *words, expect=0):
     process = start(folder, *words)
-    printed, said = process.communicate(timeout=120)
+    printed, said = process.communicate(timeout=280)
     assert process.returncode == expect, said
     assert "Traceback" not in said
     return printed, said
