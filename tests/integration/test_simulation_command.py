@@ -127,7 +127,7 @@ def test_recommendations_for_a_user_and_for_a_history(done, tiny_world, cache):
     again = json.loads(run(folder, *ask[:5], "evaluate", "--run", "one", "--json")[0])
     before = json.loads((folder / "one" / "result.json").read_text())["domains"]["video"]["personal"]
     assert again["ndcg@10"] == pytest.approx(before["ndcg@10"], abs=1e-3)
-    assert again["strata"].keys() == before["strata"].keys()
+    assert before["strata"].keys() - again["strata"].keys() == {"known elsewhere"}  # what no domain knows by itself
     assert "new item" in run(folder, *ask[:5], "evaluate", "--run", "one")[0]
 
 
