@@ -124,7 +124,7 @@ def test_what_some_cell_lacks_has_no_figure(tmp_path):
     path = tmp_path / "seed-7" / "result.json"
     result = json.loads(path.read_text())
     cold = {"cases": 1, "hr@10": 1.0, "ndcg@10": 1.0}
-    result["domains"]["shop"]["personal"]["strata"]["cold item"] = cold
+    result["domains"]["shop"]["local"]["strata"]["cold item"] = cold
     path.write_text(json.dumps(result))
     found = summarise(tmp_path)
     for method in ("local", "personal"):
