@@ -122,7 +122,7 @@ def audit_domains(
         folders = list(write_world(place / "world", seed=seed, users=people, domains=("video",)).values())
     domains = open_domains(folders, place / "world", seed, bars)
     made = fingerprints(plan, domains)
-    if kept and kept["fingerprints"] != made:
+    if kept and kept.get("fingerprints") != made:
         raise ConfigError(OTHER_RUN.format(place))
     workshop = Workshop(cache, tick=bars.tick)
     model = workshop.model(plan)

@@ -252,3 +252,6 @@ def test_the_command_prints_every_attack_and_repeats_under_its_seed(
     assert broken.exit_code == 1
     assert "more is proved than is claimed of video" in broken.output
     assert "MORE THAN IS CLAIMED" in (tmp_path / "one" / "report.html").read_text()
+    del kept["fingerprints"]
+    (tmp_path / "one" / "audit.json").write_text(json.dumps(kept))
+    assert "a run of other settings or other data" in invoke("one").output
