@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from server.ranks import allocate, budget
 from server.rule import KIN, Aggregator
 from server.screen import screen
 from shared.errors import FederationError
@@ -60,6 +61,8 @@ def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerSt
     except FederationError as error:
         raise FederationError("; ".join([str(error), *(f"{who}: {why}" for who, why in refused.items())])) from None
     adapter = {key: value + delta[key] if key in delta else value for key, value in state.adapter.items()}
+    if state.plan.federation.mean_rank:
+        adapter, facts["ranks"] = allocate(adapter, budget(state.plan.federation, state.plan.model.rank, state.round))
     report = {
         "round": state.round,
         "domains": sorted(names),

@@ -117,6 +117,7 @@ class FederationPlan:
     rounds: int = 3
     family: str = "ffa"
     weight_cap: float = 4096.0  # no domain weighs more than this many users
+    mean_rank: int = 0  # that the adapted matrices are left with, the most where it moves most; 0 = each its rank
     secure: bool = False  # the server learns the sum of all updates alone, of three domains or more
 
 
@@ -198,6 +199,11 @@ def _check(plan: Plan) -> None:
             raise ConfigError(
                 "model.shared_items needs federation.family=affinity, train.private_rounds and model.item_embedding"
             )
+    if plan.federation.mean_rank > plan.model.rank:
+        raise ConfigError(
+            f"federation.mean_rank: expected at most model.rank, {plan.model.rank}, of which it leaves a part; found "
+            f"{plan.federation.mean_rank}"
+        )
     if plan.federation.secure and plan.federation.family not in LINEAR:
         raise ConfigError(
             f"federation.secure needs federation.family={' or '.join(LINEAR)}: {plan.federation.family} looks at each "
