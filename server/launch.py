@@ -14,7 +14,16 @@ from server import registry
 from server.aggregate import aggregator_for
 from server.beside import Door, beside
 from server.rounds import ServerState
-from server.superlink import Certificates, SuperLink, ask, register_members, stop_stale_runs, wait_health, write_config
+from server.superlink import (
+    Certificates,
+    SuperLink,
+    ask,
+    register_members,
+    staged,
+    stop_stale_runs,
+    wait_health,
+    write_config,
+)
 from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors
 from shared.plan import Plan, check_silos
@@ -133,7 +142,7 @@ def follow(
         return INTERRUPTED
     stop_stale_runs(link)
     register_members(link, say)
-    answer = ask(link, "run", str(ROOT), "--run-config", f"run-dir={json.dumps(str(link.run_dir))}")
+    answer = ask(link, "run", str(staged(link, ROOT)), "--run-config", f"run-dir={json.dumps(str(link.run_dir))}")
     say(f"SuperLink listens on {link.address}; waiting for domains")
     status, details = watch(link, superlink, answer["run-id"], plan.federation.rounds, stopped, say, look)
     if stopped.is_set():

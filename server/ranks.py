@@ -14,8 +14,10 @@ A, B = ".lora_A.", ".lora_B."
 
 
 def budget(plan: FederationPlan, rank: int, round: int) -> float:
-    """The mean rank after this round, from 1: from nearly all of ``rank`` down to ``mean_rank`` in the last (ibid. eq. 12,
-    without its warm-up and its end)."""
+    """The mean rank after this round, from 1: from nearly all of ``rank`` down to ``mean_rank`` in the last.
+
+    Ibid., eq. 12, without its warm-up and its end.
+    """
     left = 1 - round / plan.rounds
     return plan.mean_rank + (rank - plan.mean_rank) * max(left, 0.0) ** 3
 

@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import shutil
 import ssl
 import subprocess
 import threading
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -85,6 +87,26 @@ def write_config(link: SuperLink) -> None:
     trust = "insecure = true" if tls is None else f"root-certificates = {json.dumps(str(tls.ca.resolve()))}"
     text = f'[superlink]\ndefault = "{CONNECTION}"\n[superlink.{CONNECTION}]\naddress = "{link.address}"\n{trust}\n'
     (link.run_dir / "flower" / "config.toml").write_text(text, encoding="utf-8")
+
+
+def staged(link: SuperLink, project: Path) -> Path:
+    """A folder with what ``project`` ships to members (``fab-include`` of its pyproject.toml), and no more.
+
+    Flower walks through all of the folder that it is given: in a checkout that is a virtual environment of fifty
+    thousand files, and every run that is kept. Raises FederationError.
+    """
+    app = link.run_dir / "flower" / "app"
+    try:
+        about = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+        shipped = [path for pattern in about["tool"]["flwr"]["app"]["fab-include"] for path in project.glob(pattern)]
+        shutil.rmtree(app, ignore_errors=True)  # of the run that is resumed
+        for path in [project / "pyproject.toml", *shipped]:
+            to = app / path.relative_to(project)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, to)
+    except (OSError, KeyError, ValueError) as error:
+        raise FederationError(f"cannot lay out the app for its members in {app}: {error}") from None
+    return app
 
 
 def stop_stale_runs(link: SuperLink) -> None:

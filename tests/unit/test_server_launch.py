@@ -8,7 +8,7 @@ from server import launch, registry
 from server.aggregate import aggregator_for
 from server.launch import run_server, spell
 from server.rounds import tasks
-from server.superlink import Certificates
+from server.superlink import Certificates, SuperLink, staged
 from shared.errors import ConfigError, FederationError
 from shared.plan import check_silos, read_plan
 
@@ -55,6 +55,24 @@ def test_a_port_that_somebody_else_holds_is_refused(tmp_path):
         other.listen()
         with pytest.raises(ConfigError, match="cannot listen on"):
             run(tmp_path / "run", port=other.getsockname()[1])
+
+
+def test_members_get_what_is_shipped_and_nothing_else(tmp_path):
+    project = tmp_path / "project"
+    for name in ("pkg/one.py", "pkg/deep/two.py", "pkg/data.csv", ".venv/pkg/three.py"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(name)
+    (project / "pyproject.toml").write_text('[tool.flwr.app]\nfab-include = ["pkg/**/*.py"]\n')
+    link = SuperLink(tmp_path / "run", "127.0.0.1", 1, None)
+    for _ in range(2):  # the second takes the place of what an earlier start left
+        app = staged(link, project)
+        found = {path.relative_to(app).as_posix() for path in app.rglob("*") if path.is_file()}
+        assert found == {"pyproject.toml", "pkg/one.py", "pkg/deep/two.py"}
+        (app / "pkg" / "old.py").touch()
+    assert (app / "pkg" / "one.py").read_text() == "pkg/one.py"
+    (project / "pyproject.toml").write_text("[tool]\n")
+    with pytest.raises(FederationError, match="cannot lay out the app"):
+        staged(link, project)
 
 
 def test_a_run_directory_in_use_is_refused(tmp_path):
