@@ -12,13 +12,16 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from client import supernode
+from server.superlink import SuperLink, staged
 
 
 @pytest.fixture(scope="module")
-def app():
+def app(tmp_path_factory):
+    """As a server makes it."""
+    link = SuperLink(tmp_path_factory.mktemp("run"), "127.0.0.1", 1, None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Flower's own
-        return build_fab_from_disk(supernode.OURS)
+        return build_fab_from_disk(staged(link, supernode.OURS))
 
 
 def changed(app, **files):
