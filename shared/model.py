@@ -183,11 +183,15 @@ class Recommender(nn.Module):
         """Whitened text vectors of the whole catalogue, (items, dim), no gradient.
 
         The last answer for each catalogue is kept while the adapters stay as they are: validation, evaluation and the
-        start of a training ask again, and so do owners who share a catalogue in one process.
+        start of a training ask again, and so do owners who share a catalogue in one process. Adapters that have not
+        moved yet add nothing to the base, whose vectors are at hand.
         """
-        digest = hashlib.sha256()
+        digest, moved = hashlib.sha256(), False
         for name, value in lora_parameters(self.top.wrapped):
             digest.update(name.encode() + value.detach().numpy().tobytes())
+            moved = moved or (".lora_B." in name and bool(value.any()))
+        if not moved:
+            return space.base.clone()
         kept = self._encoded.get(id(space))
         if kept is None or kept[0] is not space or kept[1] != digest.digest() or self.plan.lora_dropout:
             x = space.whitening(self.encode_raw(space.states, np.arange(len(space))))

@@ -58,6 +58,7 @@ def test_a_catalogue_is_encoded_once_for_each_state_of_the_adapters(model, tmp_p
     passes = []
     plain = model.encode_raw
     monkeypatch.setattr(model, "encode_raw", lambda states, rows: (passes.append(len(rows)), plain(states, rows))[1])
+    stir(model)
     first = model.encode(space)
     model.encode(space).zero_()  # a caller's copy: what is kept stays as it was
     assert torch.equal(model.encode(space), first)
@@ -69,9 +70,13 @@ def test_a_catalogue_is_encoded_once_for_each_state_of_the_adapters(model, tmp_p
     assert passes == [len(TEXTS), 3, len(TEXTS)]
 
 
-def test_a_fresh_adapter_changes_nothing(model, tmp_path):
+def test_a_fresh_adapter_changes_nothing(model, tmp_path, monkeypatch):
     space = model.space(TEXTS, tmp_path)
+    assert torch.equal(space.whitening(model.encode_raw(space.states, np.arange(len(TEXTS)))), space.base)
+    monkeypatch.setattr(model, "encode_raw", lambda *_: pytest.fail("the base's vectors are at hand"))
+    model.encode(space).zero_()  # a caller's copy
     assert torch.equal(model.encode(space), space.base)
+    assert space.base.any()
 
 
 def test_peft_loads_the_adapter_and_gives_the_same_item_vectors(model, tmp_path, monkeypatch):
