@@ -4,31 +4,24 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from client import reviewing, serving_commands
+from client import budget_commands, reviewing, serving_commands
 from client.passport_commands import CodeBookFile, opened, passports
-from client.places import UNNAMED, charged, finished
+from client.places import UNNAMED, finished
 from shared.console import (
     Bars,
-    Delta,
-    Epsilon,
-    Rounds,
-    Sets,
-    SettingsFile,
-    named,
-    plan_from,
     quiet_libraries,
     settled,
     tell,
 )
 from shared.errors import ConfigError
-from shared.plan import PROTOCOLS, check_silos
+from shared.plan import PROTOCOLS
 from shared.whole import MAX_NAME, plain_name
 
 app = typer.Typer(
@@ -40,6 +33,7 @@ app = typer.Typer(
 app.add_typer(passports, name="passport", help="Taste passports: a code book for all, a passport for one user.")
 reviewing.add_commands(app)
 serving_commands.add_commands(app)
+budget_commands.add_commands(app)
 CACHE = Path("var/cache")
 
 
@@ -277,105 +271,6 @@ def evaluate(
         Console().print(table)
 
 
-@app.command()
-def status(
-    context: typer.Context,
-    run: Annotated[Path | None, typer.Option(help="A simulation's run directory.")] = None,
-) -> None:
-    """Print the results of the last finished run at home, and the privacy spent, as JSON."""
-    with settled():
-        from client.store import AGAIN, Home, plan_at
-        from shared.accounting import spent
-        from shared.ledger import read_events
-        from shared.whole import read_json
-
-        home = Home(finished(context.obj, run))
-        if not home.result.is_file():
-            raise ConfigError(
-                f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run"
-            )
-        result: dict[str, Any] = read_json(home.result, AGAIN)
-        if events := read_events(home.ledger):
-            result["privacy"] = spent(events, plan_at(home).privacy.delta)
-        typer.echo(json.dumps(result, indent=2))
-
-
-@app.command()
-def budget(
-    context: typer.Context,
-    epsilon: Epsilon = None,
-    delta: Delta = None,
-    rounds: Rounds = None,
-    settings: SettingsFile = None,
-    sets: Sets = None,
-    beside: Annotated[list[Path] | None, typer.Option(help="Another domain's ledger.jsonl; may be repeated.")] = None,
-    run: Annotated[Path | None, typer.Option(help="A simulation's run directory, for its ledger.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
-) -> None:
-    """Print the privacy that this domain has spent and, with --epsilon, what a planned run would cost it.
-
-    A planned run needs the data (--data, or those of the last finished run): its cost depends on how many users it has.
-    With --beside also what it comes to for a user of several domains.
-    """
-    with settled():
-        from client.budget import Limits, check_protocol, forecast
-        from client.forgotten import read_at_home
-        from client.journal import Journal
-        from client.privacy import learnt_from
-        from client.splits import split
-        from client.store import Home, load
-        from shared import accounting
-        from shared.ledger import read_events
-
-        given = context.obj
-        plan = plan_from(settings, sets or [], named(rounds=rounds, epsilon=epsilon, delta=delta))
-        check_silos(plan)
-        home = Home(charged(given, run))
-        events = read_events(home.ledger)
-        spent = accounting.epsilon(events, plan.privacy.delta)
-        found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events)}
-        found["epsilon"] = accounting.finite(spent)
-        if beside:
-            if missing := [path for path in beside if not path.is_file()]:
-                raise ConfigError(f"--beside: expected another domain's ledger.jsonl at {missing[0]}")
-            ledgers = [events, *map(read_events, beside)]
-            found["across"] = {
-                "domains": len(ledgers),
-                "epsilon": accounting.finite(accounting.epsilon_across(ledgers, plan.privacy.delta)),
-            }
-        if plan.private:
-            if given["data"] is None and not home.about.is_file():
-                raise ConfigError("a planned run needs the domain's data: --data FOLDER before the command")
-            folder = given["data"] or load(home).data
-            check_protocol(plan, given["protocol"])
-            # As a round would read them: with what came in while serving, and without who was forgotten.
-            domain = read_at_home(home, folder, given["domain"], Journal(home.journal).entries)
-            parts = split(domain.interactions, given["protocol"], plan.train.user_events)
-            limits = Limits(given["max_epsilon"], given["at_delta"])
-            ahead = forecast(plan, len(learnt_from(parts.train)), limits, events)
-            found["planned"] = asdict(ahead)
-        if as_json:
-            typer.echo(json.dumps(found, indent=2))
-            return
-        typer.echo(f"{len(events)} releases so far: epsilon {bound(found['epsilon'])} at delta {plan.privacy.delta:g}.")
-        if events:
-            typer.echo(accounting.sentence(spent, plan.privacy.delta))
-        if beside:
-            across = found["across"]
-            total = bound(across["epsilon"])
-            typer.echo(f"A user of all {across['domains']} domains: epsilon {total} at the same delta.")
-        if plan.private:
-            typer.echo(
-                f"The planned run: {ahead.rounds} rounds of {ahead.steps} steps over {ahead.users:,} users, one in "
-                f"{1 / ahead.sample_rate:.0f} a step, noise {ahead.noise_multiplier:.3f}: epsilon {ahead.epsilon:.3f} "
-                f"by itself, {bound(ahead.after)} with what was spent."
-            )
-        if plan.private and given["max_epsilon"] is not None:
-            left = f"{ahead.rounds_allowed} of its {ahead.rounds} rounds"
-            at = f"measured at delta {limits.delta(plan):g}"
-            typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon), {at}, lets {left} pass.")
-
-
 @app.command("key")
 def make_key(
     context: typer.Context,
@@ -391,10 +286,6 @@ def make_key(
         private, public = make_node_key(out or given["home"], given["domain"])
         typer.echo(f"{private}: this domain's own, for --key; keep it to yourself")
         typer.echo(f"{public}: give it to the server (certs --public) and to every member (--members)")
-
-
-def bound(epsilon: float | None) -> str:
-    return "without bound" if epsilon is None else f"{epsilon:.3f}"
 
 
 if __name__ == "__main__":
