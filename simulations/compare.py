@@ -40,7 +40,7 @@ from shared.lora import save_adapter
 from shared.memory import give_back
 from shared.model import Recommender, base_fingerprint, initial_state, load_adapter_tensors, released_names
 from shared.payload import Tensors
-from shared.plan import Plan, check_silos
+from shared.plan import Plan, check_silos, plan_from_json
 from shared.private import Private
 from shared.whole import read_json
 from simulations.baselines import BASELINES, find_baseline
@@ -59,10 +59,17 @@ METHODS = ("zero_shot", "local", "federated", "personal", "adopted", "pooled", "
 
 
 def check_plan(run: Path, plan: Plan) -> bool:
-    """Whether a run of this plan is there already. Raises ConfigError on one of another, DataError on a damaged one."""
+    """Whether a run of this plan is there already; a setting that came later has its usual value in it.
+
+    Raises ConfigError on a run of another plan, DataError on a damaged one.
+    """
     if not any((run / mark).exists() for mark in ("plan.json", "fingerprints.json", "result.json", "current")):
         return False
-    if read_json(run / "plan.json", DAMAGED) != json.loads(plan.to_json()):
+    try:
+        same = plan_from_json(json.dumps(read_json(run / "plan.json", DAMAGED))) == plan
+    except ConfigError:  # of a version that knew other settings
+        same = False
+    if not same:
         raise ConfigError(OTHER_RUN.format(run))
     return True
 

@@ -185,16 +185,18 @@ def test_a_domain_whose_name_would_hide_a_sum_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mark", "says"),
+    ("mark", "holds", "says"),
     [
-        ("result.json", "plan.json is missing"),
-        ("current", "plan.json is missing"),
-        ("plan.json", "run of other settings"),
+        ("result.json", "{}", "plan.json is missing"),
+        ("current", "{}", "plan.json is missing"),
+        ("plan.json", '{"federation": {"seed": 8}}', "run of other settings"),
+        ("plan.json", '{"federation": {"of_old": 8}}', "run of other settings"),
+        ("plan.json", '{"federation": 8}', "run of other settings"),
     ],
 )
-def test_a_run_directory_of_another_run_is_refused_before_the_world_is_written(tmp_path, mark, says):
+def test_a_run_directory_of_another_run_is_refused_before_the_world_is_written(tmp_path, mark, holds, says):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / mark).write_text("{}")
+    (tmp_path / "run" / mark).write_text(holds)
     assert says in misuse("simulations", "--out", "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == [mark]
 

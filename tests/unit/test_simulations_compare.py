@@ -103,6 +103,22 @@ def test_a_run_of_other_users_of_the_same_domains_is_not_gone_on_with(members, t
     assert list(made.values()) == [[f"{member.name} zero_shot"]]
 
 
+def test_a_run_of_before_a_setting_was_there_goes_on(members, tiny_base, tmp_path):
+    plan, member = tiny_plan(tiny_base), members[0]
+    Comparison(plan, [member], member.workshop, tmp_path, "loo", say=lambda line: None).run(("zero_shot",))
+    kept = json.loads((tmp_path / "plan.json").read_text())
+    assert kept["federation"].pop("mean_rank") == 0
+    (tmp_path / "plan.json").write_text(json.dumps(kept))
+    said = []
+    Comparison(plan, [member], member.workshop, tmp_path, "loo", say=said.append).run(("zero_shot",))
+    assert said == []  # no cell was made again
+    assert json.loads((tmp_path / "plan.json").read_text()) == json.loads(plan.to_json())
+    other = replace(plan, federation=replace(plan.federation, mean_rank=1))
+    (tmp_path / "plan.json").write_text(json.dumps(kept))
+    with pytest.raises(ConfigError, match="other settings or other data"):
+        Comparison(other, [member], member.workshop, tmp_path, "loo").run(("zero_shot",))
+
+
 def test_a_run_that_broke_off_measures_only_what_is_not_there(members, tiny_base, tmp_path, monkeypatch):
     plan = tiny_plan(tiny_base, "federation.family=affinity", "federation.rounds=1")
     pair, methods = sorted(members[:2], key=lambda member: member.name), ("local", "personal")
