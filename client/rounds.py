@@ -40,7 +40,7 @@ from shared.payload import (
     table_keys,
     table_name,
 )
-from shared.plan import ModelPlan, Plan
+from shared.plan import ModelPlan, Plan, check_silos
 from shared.prefix import find_base
 from shared.private import Private, item_table, load_item_table
 from shared.takeover import mark_of
@@ -81,8 +81,8 @@ class DomainMember:
     def train(self, task: Task) -> AdapterUpdate:
         """One round from the task's adapter; a function of the task, the data, the seed and what the round before left.
 
-        Raises PayloadError when the task does not fit, BudgetError when it would overspend, TrainingError when
-        nothing moved.
+        Raises PayloadError when the task does not fit, ConfigError when it promises what only devices can keep,
+        BudgetError when it would overspend, TrainingError when nothing moved.
         """
         if not task.plan.private:
             return self._update(task)
@@ -91,6 +91,7 @@ class DomainMember:
 
     def _update(self, task: Task) -> AdapterUpdate:
         task, model = self._take(task)
+        check_silos(task.plan)  # the server's start refuses it too: whoever sends it is another's
         check_protocol(task.plan, self.protocol)
         check_sharing(task.plan, self.limits)
         released = released_names(task.plan, list(common(task.adapter)))

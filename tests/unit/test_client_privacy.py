@@ -11,7 +11,7 @@ from client.budget import Limits, check_budget, declared, forecast, planned_nois
 from client.chance import Repeatable, Unforeseen
 from client.privacy import Lot, PerUserGradients, lots, sampled_users, train_privately
 from shared.accounting import epsilon, noise_for
-from shared.errors import BudgetError, DataError
+from shared.errors import BudgetError, ConfigError, DataError
 from shared.ledger import GaussianSteps, append_event, read_events
 from shared.model import Recommender, adapter_tensors, initial_state, released_names, shared_parameters
 from shared.payload import Task
@@ -319,6 +319,16 @@ def test_a_cut_in_time_and_a_promise_do_not_go_together(members, tiny_base):
             member.train(Task("train", 1, plan, adapter, base))
     finally:
         member.protocol = "loo"
+    assert read_events(member.home.ledger) == before
+
+
+@pytest.mark.parametrize("setting", ["privacy.mechanism=banded", "privacy.clip_quantile=0.5", "privacy.item_rank=4"])
+def test_a_promise_that_devices_alone_can_keep_is_refused_before_it_costs(members, tiny_base, setting):
+    member, plan = members[0], tiny_plan(tiny_base, "privacy.epsilon=8.0", setting)
+    adapter, _, base = initial_state(plan)
+    before = read_events(member.home.ledger)
+    with pytest.raises(ConfigError, match="is for a federation of devices"):
+        member.train(Task("train", 1, plan, adapter, base))
     assert read_events(member.home.ledger) == before
 
 
