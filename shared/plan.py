@@ -31,11 +31,11 @@ class ModelPlan:
     base: str = "minilm"  # "minilm" (embedded), a hub id or a path of any BERT-type checkpoint
     max_tokens: int = 64
     top_layers: int = 2  # layers that carry adapters; everything below is cached
-    rank: int = 8
+    rank: int = 8  # of each adapted matrix; how many stay, and where: federation.mean_rank
     alpha: float = 16.0
     lora_dropout: float = 0.0
     targets: tuple[str, ...] = ("query", "value", "intermediate.dense", "output.dense")
-    similarity: str = "cosine"
+    similarity: str = "cosine"  # how far a user's vector and an item's agree
     hidden: int = 512  # width of the item tower's ReLU layer
     width: int = 128  # width of the sequence tower
     blocks: int = 2
@@ -56,7 +56,7 @@ class ModelPlan:
 class TrainPlan:
     """One local training: how long, how fast, towards which loss."""
 
-    loss: str = "softmax"
+    loss: str = "softmax"  # the others against sampled negatives
     negatives: int = 0  # sampled from the public catalogue; 0 = the whole catalogue (softmax only)
     candidates: int = 4096  # items of a larger catalogue that stand for it in one batch; 0 = always all
     user_events: int = 1000  # most recent events of a user that are learnt from
@@ -74,7 +74,7 @@ class TrainPlan:
     pooled_epochs: int = 3  # most epochs on the pooled data
     patience: int = 6  # epochs without a better validation NDCG@10 before stopping
     lr: float = 1e-3
-    lora_lr: float = 3e-4
+    lora_lr: float = 3e-4  # 0 = towers alone, nothing of a catalogue goes through the adapted layers twice
     warmup: float = 0.1  # part of the steps
     weight_decay: float = 0.1
     encode_every: int = 96  # user batches per pass of the catalogue through the adapted layers
