@@ -50,6 +50,9 @@ def main(
     at_delta: Annotated[
         float, typer.Option(help="The delta that --max-epsilon is measured at, where the plan's is larger.")
     ] = 1e-5,
+    for_passports: Annotated[
+        float, typer.Option(help="Part of --max-epsilon that is kept for users' taste passports.")
+    ] = 0.0,
     share_items: Annotated[
         bool, typer.Option("--share-items", help="Let owners of the same catalogue have its item table.")
     ] = False,
@@ -72,7 +75,8 @@ def main(
     quiet_libraries()
     place = home or Path("var/client") / (domain or "")
     context.obj = {"domain": domain, "home": place, "home_given": home is not None, "cache": cache, "data": data}
-    context.obj |= {"max_epsilon": max_epsilon, "at_delta": at_delta, "protocol": protocol, "base": base}
+    context.obj |= {"max_epsilon": max_epsilon, "at_delta": at_delta, "for_passports": for_passports}
+    context.obj |= {"protocol": protocol, "base": base}
     with settled():
         if protocol not in PROTOCOLS:
             raise ConfigError(f"--protocol: expected one of {', '.join(PROTOCOLS)}, found {protocol!r}")
@@ -82,6 +86,8 @@ def main(
             )
         if max_epsilon is not None and not 0 < max_epsilon < math.inf:
             raise ConfigError(f"--max-epsilon: expected a number above 0, found {max_epsilon:g}")
+        if for_passports and not (max_epsilon is not None and 0 < for_passports < max_epsilon):
+            raise ConfigError(f"--for-passports: expected a part of --max-epsilon, found {for_passports:g}")
         if not 0 < at_delta < 1:
             raise ConfigError(f"--at-delta: expected a probability between 0 and 1, found {at_delta:g}")
         if context.invoked_subcommand is not None:
@@ -114,6 +120,7 @@ def main(
                 base=base,
                 share_items=share_items,
                 share_quality=share_quality,
+                for_passports=for_passports,
             )
             member.workshop.tick = bars.tick
             bars.say(member.domain.describe())

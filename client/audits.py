@@ -8,6 +8,7 @@ from typing import Any
 
 from client.audit import Asked, audit
 from client.audit_report import render, to_json
+from client.budget import spent_at
 from client.journal import Journal
 from client.recommend import open_serving
 from client.rules import read_rules
@@ -15,7 +16,6 @@ from client.shown import ShownLog
 from client.store import Home
 from shared.accounting import spent
 from shared.errors import DataError, UnknownError
-from shared.ledger import read_events
 from shared.whole import write_whole
 
 
@@ -30,7 +30,7 @@ def make_audit(
     entries = Journal(home.journal).entries
     serving = open_serving(home, cache, data, entries, read_rules(home.rules if rules is None else rules))
     before = latest(home)
-    events = read_events(home.ledger)
+    events = spent_at(home)
     paid = spent(events, serving.plan.privacy.delta) if events else {}
     found = audit(serving, entries, ShownLog(home.shown), paid, before, asked)
     stem = datetime.fromisoformat(found["made"]).strftime("%Y-%m-%dT%H%M%SZ")

@@ -12,6 +12,8 @@ from shared.errors import BudgetError
 from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease, read_events
 from shared.plan import Plan
 
+SLACK = 1e-9  # sums of a few floats
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -21,6 +23,7 @@ class Limits:
     at_delta: float = 1e-5  # the laxest that it is measured at, whatever a server's plan has
     share_items: bool = False  # whether residuals, biases and counts of items may go to owners of their catalogue
     share_quality: bool = False  # whether the validation NDCG@10 travels with each update
+    passports: float = 0.0  # part of ``max_epsilon`` that is kept for users' taste passports
 
     def delta(self, plan: Plan) -> float:
         """What ``max_epsilon`` is measured at."""
@@ -94,6 +97,11 @@ def check_sharing(plan: Plan, limits: Limits) -> None:
         )
 
 
+def spent_at(home: Home) -> list[Event]:
+    """All that was released of a home's users, by their domain and by their devices. Raises DataError."""
+    return [*read_events(home.ledger), *read_events(home.devices)]
+
+
 def rounds_of(spent: Sequence[Event]) -> list[GaussianSteps]:
     """Those events that are rounds of noised updates."""
     return [event for event in spent if isinstance(event, GaussianSteps)]
@@ -121,8 +129,28 @@ def check_run(plan: Plan, limits: Limits, spent: Sequence[Event], run: str) -> N
         )
 
 
+def trainings_of(spent: Sequence[Event]) -> list[Event]:
+    """What all users paid: all but the passports of single ones."""
+    return [event for event in spent if not isinstance(event, TokenRelease)]
+
+
+def check_passports(limits: Limits, spent: Sequence[Event]) -> None:
+    """Raises BudgetError, at home and before anything is asked, where passports given so far are above their part."""
+    given = epsilon([event for event in spent if isinstance(event, TokenRelease)], limits.at_delta)
+    if limits.max_epsilon is not None and given > limits.passports:
+        raise BudgetError(
+            f"some user's taste passports come to epsilon {given:g}, above the {limits.passports:g} of --max-epsilon "
+            f"that is kept for them; start with --for-passports {given:g} or more"
+        )
+
+
 def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event: Event | None) -> float:
-    """Epsilon after the next release; raises BudgetError, saying by how much, when it would be too high."""
+    """Epsilon of training after the next round of it, or of one user after the next passport: ``spent`` is theirs then.
+
+    Raises BudgetError, saying by how much, when it would be too high. A round is refused for what training spent, and
+    for the part that is kept for passports, however much of that was used: a server that asks, and is refused for
+    nothing, would read off what single users were given.
+    """
     if next_event is None:
         if limits.max_epsilon is not None:
             raise BudgetError(
@@ -130,7 +158,9 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
                 "set privacy.epsilon in the plan"
             )
         return 0.0
-    delta = limits.delta(plan)
+    delta, most = limits.delta(plan), limits.max_epsilon
+    if not isinstance(next_event, TokenRelease):
+        spent, most = trainings_of(spent), None if most is None else most - limits.passports
     after = epsilon([*spent, next_event], delta)
     if limits.max_epsilon is not None and math.isinf(after):
         raise BudgetError(
@@ -138,12 +168,20 @@ def check_budget(plan: Plan, limits: Limits, spent: Sequence[Event], next_event:
             "them, and --max-epsilon cannot be kept; start without it, or under another --home for other users' data",
             told="this domain cannot keep its limit on epsilon; ask its owner",
         )
-    if limits.max_epsilon is not None and after > limits.max_epsilon:
-        limit = f"this domain's limit of {limits.max_epsilon:g} at delta {delta:g}"
+    if most is not None and isinstance(next_event, TokenRelease):
+        own = after - epsilon(trainings_of(spent), delta)
+        if own > limits.passports + SLACK:
+            raise BudgetError(
+                f"this user's passports would come to epsilon {own:.3f}, {own - limits.passports:.3f} above the "
+                f"{limits.passports:g} of --max-epsilon that is kept for them; raise --for-passports, here and where "
+                "this domain trains, or give less"
+            )
+    if most is not None and after > most + (SLACK if isinstance(next_event, TokenRelease) else 0.0):
+        limit = f"this domain's limit of {most:g} at delta {delta:g}"
         raise BudgetError(
-            f"this release would bring epsilon to {after:.3f}, {after - limits.max_epsilon:.3f} above {limit}; "
+            f"this release would bring epsilon to {after:.3f}, {after - most:.3f} above {limit}; "
             "raise the limit or release less",
-            # By how much tells what was released before, passports to users too.
+            # By how much tells what was released before.
             told=f"this release would bring epsilon above {limit}; plan less of it, or ask the domain's owner",
         )
     return after
@@ -169,9 +207,9 @@ def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> 
     rounds, delta = plan.federation.rounds, plan.privacy.delta
 
     def after(count: int) -> float:
-        return epsilon([*spent, *[one_round] * count], limits.delta(plan))
+        return epsilon([*trainings_of(spent), *[one_round] * count], limits.delta(plan))
 
-    most = limits.max_epsilon
+    most = None if limits.max_epsilon is None else limits.max_epsilon - limits.passports
     allowed = rounds if most is None else bisect_right(range(1, rounds + 1), most, key=after)
     alone, total = (epsilon([*before, *[one_round] * rounds], delta) for before in ((), spent))
     rate, noise = one_round.sample_rate, one_round.noise_multiplier
@@ -184,7 +222,7 @@ def spending(home: Home) -> dict[str, Any]:
     Raises DataError for a damaged ledger or a home without a finished run.
     """
     plan = plan_at(home)
-    events = read_events(home.ledger)
+    events = spent_at(home)
     trainings = [event for event in events if isinstance(event, GaussianSteps)]
     found = spent(events, plan.privacy.delta)
     return {

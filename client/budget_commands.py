@@ -24,9 +24,9 @@ def status(
 ) -> None:
     """Print the results of the last finished run at home, and the privacy spent, as JSON."""
     with settled():
+        from client.budget import spent_at
         from client.store import AGAIN, Home, plan_at
         from shared.accounting import spent
-        from shared.ledger import read_events
         from shared.whole import read_json
 
         home = Home(finished(context.obj, run))
@@ -35,7 +35,7 @@ def status(
                 f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run"
             )
         result: dict[str, Any] = read_json(home.result, AGAIN)
-        if events := read_events(home.ledger):
+        if events := spent_at(home):
             result["privacy"] = spent(events, plan_at(home).privacy.delta)
         typer.echo(json.dumps(result, indent=2))
 
@@ -57,7 +57,7 @@ def budget(
     With --beside also what it comes to for a user of several domains.
     """
     with settled():
-        from client.budget import Limits, check_protocol, forecast
+        from client.budget import Limits, check_protocol, forecast, spent_at
         from client.forgotten import read_at_home
         from client.journal import Journal
         from client.privacy import learnt_from
@@ -70,7 +70,7 @@ def budget(
         plan = plan_from(settings, sets or [], named(rounds=rounds, epsilon=epsilon, delta=delta))
         check_silos(plan)
         home = Home(charged(given, run))
-        events = read_events(home.ledger)
+        events = spent_at(home)
         spent = accounting.epsilon(events, plan.privacy.delta)
         found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events)}
         found["epsilon"] = accounting.finite(spent)
@@ -90,7 +90,7 @@ def budget(
             # As a round would read them: with what came in while serving, and without who was forgotten.
             domain = read_at_home(home, folder, given["domain"], Journal(home.journal).entries)
             parts = split(domain.interactions, given["protocol"], plan.train.user_events)
-            limits = Limits(given["max_epsilon"], given["at_delta"])
+            limits = Limits(given["max_epsilon"], given["at_delta"], passports=given["for_passports"])
             ahead = forecast(plan, len(learnt_from(parts.train)), limits, events)
             found["planned"] = asdict(ahead)
         if as_json:
@@ -112,7 +112,8 @@ def budget(
         if plan.private and given["max_epsilon"] is not None:
             left = f"{ahead.rounds_allowed} of its {ahead.rounds} rounds"
             at = f"measured at delta {limits.delta(plan):g}"
-            typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon), {at}, lets {left} pass.")
+            kept = f", {limits.passports:g} of it kept for passports" if limits.passports else ""
+            typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon){kept}, {at}, lets {left} pass.")
 
 
 def bound(epsilon: float | None) -> str:

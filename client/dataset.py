@@ -19,7 +19,7 @@ from shared.tables import Mask, Problem, Report, Table, find_table, first_of_eac
 
 DAY_S = 86_400.0
 BLANK = "\0forgotten "  # how the id of somebody begins of whom a place is left and nothing else
-MOST_SECONDS = 1e11  # the year 5138: a larger median is not in seconds but in milliseconds, or finer
+MOST_SECONDS = 1e11  # the year 5138: what is larger is not in seconds but in milliseconds, or finer
 
 
 @dataclass(frozen=True)
@@ -209,13 +209,14 @@ def _times(table: Table) -> tuple[NDArray[np.float64], tuple[Problem, ...]]:
     bad |= np.isinf(times)
     times = np.where(bad, np.nan, times)
     problems = problem("unreadable timestamp", "kept, time unknown", table.lines[bad])
-    finer = 1.0
-    while np.isfinite(times).any() and np.nanmedian(times) / finer > MOST_SECONDS:
-        finer *= 1000.0
-    if finer > 1.0:
-        given = table.lines[np.isfinite(times)]
-        problems += problem("timestamp in a finer unit than seconds", f"kept, divided by {finer:,.0f}", given)
-    return times / finer, problems
+    for unit in (1e3, 1e6, 1e9):  # row by row: what one user's rows are in says nothing of another's
+        finer = times > MOST_SECONDS * unit / 1e3
+        finer &= times <= MOST_SECONDS * unit
+        problems += problem(
+            "timestamp in a finer unit than seconds", f"kept, divided by {unit:,.0f}", table.lines[finer]
+        )
+        times = np.where(finer, times / unit, times)
+    return times, problems
 
 
 def _weights(table: Table) -> tuple[NDArray[np.float32], tuple[Problem, ...]]:

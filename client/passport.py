@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from torch.nn import functional as F
 
-from client.budget import Limits, check_budget
+from client.budget import Limits, check_budget, spent_at
 from client.dataset import Domain
 from client.pseudonyms import kept_secret, pseudonym
 from client.store import Home
 from shared.errors import ConfigError, DataError, PayloadError
-from shared.ledger import TokenRelease, append_event, append_line, read_events, reserved
+from shared.ledger import TokenRelease, append_event, append_line, reserved
 from shared.model import Recommender, Space
 from shared.passport import (
     MAX_CODES,
@@ -77,7 +77,7 @@ def issue(
     today = datetime.now(UTC).date().isoformat()
     consent = {"user": who, "consent": request.consent, "epsilon": request.epsilon, "book": book.fingerprint}
     with reserved(home.ledger):
-        mine = [e for e in read_events(home.ledger) if not isinstance(e, TokenRelease) or e.user in (who, "")]
+        mine = [e for e in spent_at(home) if not isinstance(e, TokenRelease) or e.user in (who, "")]
         check_budget(plan, limits, mine, event)
         append_line(home.consents, {**consent, "day": today})
         append_event(home.ledger, event)

@@ -78,7 +78,7 @@ def issue(
             )
         serving = open_serving(home, context.obj["cache"], context.obj["data"])
         request = Request(user, epsilon, consent, codes, mechanism)
-        limits = Limits(context.obj["max_epsilon"], context.obj["at_delta"])
+        limits = Limits(context.obj["max_epsilon"], context.obj["at_delta"], passports=context.obj["for_passports"])
         token = give(home, serving.domain, serving.space(), serving.plan, public, serving.kept.base, request, limits)
         out.write_bytes(token.to_bytes())
         typer.echo(f"{out}: epsilon {epsilon:g}; others check it with {home.folder / 'passport.pub'}")

@@ -13,12 +13,13 @@ import torch
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import nn
+from torch.nn import functional as F
 
 import shared.model
 from client.adversary import worst_case
 from client.batches import pad
 from client.budget import declared, sample_rate
-from client.chance import Chance, Repeatable, Unforeseen
+from client.chance import Chance, Repeatable, Unforeseen, noised
 from client.corpus import Corpus
 from client.losses import LOSSES
 from client.splits import Histories
@@ -72,9 +73,7 @@ def train_privately(
     ``simulated`` draws users and noise from the run's seed, so that a simulation can be repeated; otherwise
     both come from the operating system. Raises TrainingError on numbers that are not finite.
     """
-    users = sampled_users(corpus)
-    if not len(users):
-        raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
+    users = sampled_users(corpus)  # of none all steps are noise: that there is one may not be told
     rate = sample_rate(plan, declared(len(users)))
     chance: Chance = Repeatable(plan.federation.seed, *place) if simulated else Unforeseen()
     engine = PerUserGradients(model, corpus.space, plan, released)
@@ -97,12 +96,31 @@ def train_privately(
 def lots(
     histories: Histories, users: npt.NDArray[np.int64], plan: Plan, catalogue: int, chance: Chance, group: int = 16
 ) -> Iterable[Lot]:
-    """The sampled users in groups of so many, each user with negatives of its own from the public catalogue."""
+    """The sampled users in groups of so many, each user with negatives of its own from the public catalogue.
+
+    Nothing of a user's slots hangs on who else is in the group: there are as many for everybody, and those that a short
+    history leaves hold its own first event again. A mask multiplies by 0, and 0 times a number without bound is none:
+    an adapter made to overflow on what others' slots hold would make their gradients vanish with the user who is there.
+    """
+    events = events_of(plan)
     for start in range(0, len(users), group):
         some = users[start : start + group]
-        batch = pad(histories, some, some, min(plan.privacy.events, plan.model.max_history))
+        batch = pad(histories, some, some, events)
+        items, behaviours = _own(batch.items, batch.mask, events), _own(batch.behaviours, batch.mask, events)
+        mask = torch.arange(events) < batch.mask.sum(1)[:, None]
         negatives = chance.integers(catalogue, (len(some), plan.privacy.negatives))
-        yield Lot(torch.cat([batch.items, torch.from_numpy(negatives)], 1), batch.behaviours, batch.mask)
+        yield Lot(torch.cat([items, torch.from_numpy(negatives)], 1), behaviours, mask)
+
+
+def _own(of: torch.Tensor, mask: torch.Tensor, events: int) -> torch.Tensor:
+    """(users, events), each row's first entry wherever it has none of its own."""
+    first = of[:, :1]
+    return torch.cat([torch.where(mask, of, first), first.expand(-1, events - of.shape[1])], 1)
+
+
+def events_of(plan: Plan) -> int:
+    """Slots of a user's history."""
+    return min(plan.privacy.events, plan.model.max_history)
 
 
 class PerUserGradients:
@@ -117,7 +135,9 @@ class PerUserGradients:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.eval()
-        self.group = min(MOST_HELD, max(1, HELD // max(sum(value.numel() for value in self.named.values()), 1)))
+        numbers, events = sum(value.numel() for value in self.named.values()), events_of(plan)
+        slots = events + plan.privacy.negatives
+        self.group = min(MOST_HELD, max(1, HELD // max(numbers, slots * model.dim, events * slots)))
         # What no step moves is computed once, (items, dim): text vectors, and what the item tower makes of them.
         self.vectors = None if any(".lora_" in name for name in self.named) else model.encode(space)
         still = not plan.adversary.weight and not any(name.startswith("item.") for name in self.named)
@@ -158,8 +178,9 @@ class PerUserGradients:
                 value.grad_sample = None  # type: ignore[attr-defined]
         deviation = optimizer.noise_multiplier * optimizer.max_grad_norm
         for value in self.named.values():
-            noised = value.summed_grad + deviation * chance.normal(value)  # type: ignore[attr-defined]
-            value.grad = noised / optimizer.expected_batch_size
+            noise = deviation * chance.normal(tuple(value.shape))
+            found = noised(value.summed_grad, noise, optimizer.max_grad_norm)  # type: ignore[attr-defined]
+            value.grad = found / optimizer.expected_batch_size
         optimizer.original_optimizer.step()
         for value in self.named.values():
             value.grad = None
@@ -197,6 +218,9 @@ class PerUserGradients:
         if self.vectors is not None:
             return self.vectors[lot.items]
         hidden, mask = self.space.states.padded(lot.items.flatten().numpy())
+        # Each text has a place that holds no token, whether or not another is longer: what becomes of such places,
+        # which are all alike, then hangs on that text alone.
+        hidden, mask = F.pad(hidden, (0, 0, 0, 1)), F.pad(mask, (0, 1))
         # Half precision where the CPU has it: gradients are clipped and noised after it, so the bound holds.
         with torch.autocast("cpu", torch.bfloat16, enabled=shared.model.BF16):
             raw = self.model.top(hidden if shared.model.BF16 else hidden.float(), mask)

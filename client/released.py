@@ -21,7 +21,7 @@ def pay(home: Home, plan: Plan, limits: Limits, event: GaussianSteps, *, simulat
             spent.remove(event)
         if not simulated:
             check_run(plan, limits, spent, event.run)
-        check_budget(plan, limits, spent, event)
+        check_budget(plan, limits, [*spent, *read_events(home.devices)], event)
         if not paid:
             keep_begun(home, event.task, len(rounds_of(spent)) + 1)
             append_event(home.ledger, event)

@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from client.budget import Limits, check_budget, check_protocol, check_sharing, declared, planned_round
+from client.budget import (
+    Limits,
+    check_budget,
+    check_passports,
+    check_protocol,
+    check_sharing,
+    declared,
+    planned_round,
+    spent_at,
+)
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain
@@ -334,11 +343,13 @@ def open_member(
     at_delta: float = Limits.at_delta,
     share_items: bool = False,
     share_quality: bool = False,
+    for_passports: float = 0.0,
     base: str | None = None,
     simulated: bool = False,
 ) -> DomainMember:
-    """A member from plain values, as a process that is told them in JSON needs it. Raises DataError."""
-    limits = Limits(max_epsilon, at_delta, share_items, share_quality)
+    """A member from plain values, as a process that is told them in JSON needs it. Raises DataError, BudgetError."""
+    limits = Limits(max_epsilon, at_delta, share_items, share_quality, for_passports)
+    check_passports(limits, spent_at(Home(home)))
     workshop = Workshop(Path(cache))
     domain = read_at_home(Home(home), folder, name, Journal(Home(home).journal).entries)
     if base is not None:

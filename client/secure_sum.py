@@ -208,12 +208,9 @@ class SecureSum:
         """
         if not attempt.noise:
             return attempt.numbers
-        import torch  # heavy, and for this alone
+        from client.chance import Unforeseen  # heavy, and for this alone
 
-        from client.chance import Unforeseen
-
-        like = torch.empty(len(attempt.numbers) - 1, dtype=torch.float64)
-        drawn = (self.chance or Unforeseen()).normal(like).numpy()
+        drawn = (self.chance or Unforeseen()).normal((len(attempt.numbers) - 1,)).numpy()
         return attempt.numbers + to_ring(np.append(attempt.noise / math.sqrt(self.need) * drawn, 0.0))
 
     def _attend(self, attempt: Attempt, told: Attendance) -> bytes:

@@ -31,6 +31,11 @@ class Home:
         return self.folder / "ledger.jsonl"
 
     @property
+    def devices(self) -> Path:
+        """The ledger of their users' devices, which federate too; the unit is a device, that is one user."""
+        return self.folder / "devices.jsonl"
+
+    @property
     def consents(self) -> Path:
         return self.folder / "consents.jsonl"
 

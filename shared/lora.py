@@ -81,8 +81,10 @@ class TopLayers(nn.Module):
         # The fused kernel's way back is several times slower than plain products on texts of some tens of tokens.
         with sdpa_kernel(SDPBackend.MATH if torch.is_grad_enabled() else SDPBackend.FLASH_ATTENTION):
             for layer in self.bert.encoder.layer[self.split :]:
-                hidden = layer(hidden, attention_mask(mask))
-        hidden = hidden.float() * mask[..., None]
+                # Adapters may be anybody's: what they make of a place without a token must not come into the others,
+                # and 0 times a number without bound is none.
+                hidden = layer(hidden.masked_fill(~mask[..., None], 0), attention_mask(mask))
+        hidden = hidden.float().masked_fill(~mask[..., None], 0)
         pooled = hidden.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
         return nn.functional.normalize(pooled, dim=1)
 

@@ -285,6 +285,8 @@ HIGHEST: dict[str, int] = {
     "model.domains": 7,
     "model.neighbours": 1000,
     "privacy.item_rank": 128,
+    "privacy.events": 1000,  # each user has as many slots, and each slot is compared with
+    "privacy.negatives": 10_000,  # as many items
 }
 
 

@@ -16,7 +16,6 @@ tell of its users, and nobody pays for that.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +26,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import shared.model as shared_model
-from client.budget import check_budget, check_delta, check_protocol, sample_rate
-from client.chance import Chance, Repeatable
+from client.budget import check_budget, check_delta, check_protocol, sample_rate, spent_at
+from client.chance import Chance, Repeatable, noised
 from client.corpus import Corpus
 from client.privacy import sampled_users
 from client.rounds import DomainMember
@@ -243,7 +242,7 @@ def train_privately(
         telling = chance.uniform(len(users)) < (TELLERS if calls.steps else 1)
         # The others train: who told a pair that few others met would find itself in the table, and trust it too much.
         tellers, users = users[telling], users[~telling]
-        noised = transitions.release(
+        told = transitions.release(
             corpus.split.train,
             tellers,
             len(corpus.space),
@@ -251,7 +250,7 @@ def train_privately(
             chance,
             plan.privacy.noise_by == "devices",
         )
-        transitions.put(private, transitions.table(noised))
+        transitions.put(private, transitions.table(told))
     learnt = Learnt(model, corpus, plan, private.neighbours)
     optimizer = torch.optim.Adam([learnt.flat], lr=plan.privacy.lr, betas=(0.9, 0.98))
     clip, quantile, multiplier = plan.privacy.clip_norm, plan.privacy.clip_quantile, calls.event.noise_multiplier
@@ -265,14 +264,14 @@ def train_privately(
                 corpus.split.train, some, model.plan.max_history, plan.privacy.events, len(corpus.space), chance
             )
             total += clipped_sum(learnt.gradients(drawn), clip)
-        fresh = chance.normal(total)
+        fresh = chance.normal(tuple(total.shape))
         noise = fresh if correlated is None else correlated.next(fresh)
-        learnt.flat.grad = (total[:-1] + of_sum * clip * noise[:-1]) / calls.expected
+        learnt.flat.grad = noised(total[:-1], of_sum * clip * noise[:-1], clip) / calls.expected
         for group in optimizer.param_groups:
             group["lr"] = plan.privacy.lr * pace(step, calls.steps, plan.train.warmup)
         optimizer.step()
         if quantile:
-            below = float(total[-1] + of_count * noise[-1]) / calls.expected + 0.5
+            below = float(noised(total[-1:], of_count * noise[-1:], clip=1.0)) / calls.expected + 0.5
             clip = next_clip(clip, below, quantile)
         if tick is not None:
             tick("noisy step", step + 1, calls.steps)
@@ -289,7 +288,7 @@ def train_under_promise(
 
     In a simulation, so the draws come from the run's seed. Raises BudgetError where the domain's limit is in the way.
     """
-    corpus, ledger = member.corpus(plan), devices_ledger(member)
+    corpus, ledger = member.corpus(plan), member.home.devices
     users = len(sampled_users(corpus))
     check_devices(plan)
     calls = schedule(plan, users)
@@ -300,23 +299,16 @@ def train_under_promise(
     check_protocol(plan, member.protocol)
     with reserved(ledger):
         *first, last = calls.events
-        # The same users' silo may have spent too: its limit is one.
-        before = [*read_events(member.home.ledger), *read_events(ledger)]
-        check_budget(plan, member.limits, [*before, *first], last)
+        check_budget(plan, member.limits, [*spent_at(member.home), *first], last)
         for event in calls.events:
             append_event(ledger, event)
     chance = Repeatable(plan.federation.seed, "devices", corpus.name, "private")
     return train_privately(model, corpus, plan, calls, chance, tick)
 
 
-def devices_ledger(member: DomainMember) -> Path:
-    """Beside the domain's own: another federation, of the same users. The unit is a device, that is one user."""
-    return member.home.folder / "devices.jsonl"
-
-
 def spent_by_devices(member: DomainMember, plan: Plan) -> dict[str, float | None]:
     """Epsilon of the devices' federations so far, at the plan's delta; empty where there was none under a promise."""
-    events = read_events(devices_ledger(member))
+    events = read_events(member.home.devices)
     return {"epsilon": epsilon(events, plan.privacy.delta), "delta": plan.privacy.delta} if events else {}
 
 

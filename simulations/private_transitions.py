@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.chance import Chance
+from client.chance import Chance, noised
 from client.splits import Histories
 from shared.errors import ConfigError
 from shared.neighbours import Neighbours
@@ -25,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 MOST_ITEMS = 10_000  # pairs of them take 400 MB
+ROWS = 256  # of them at a time get their noise
 REACH, CLOSENESS, BACK = 10, 0.9, 0.3  # events from first to second at most; weight a step further; of the way back
 TURNED = 0.3  # of the noised way back, which tells something of the way there
 ROW_FLOOR, ROW_POWER = 3.0, 0.7  # how much less a row with many events weighs for each of them
@@ -88,13 +89,15 @@ def release(
         check_shares(len(devices))
         multiplier *= math.sqrt(len(devices) / quorum(len(devices)))
     told = torch.from_numpy(summed(histories, devices, items))
-    return told.add_(chance.normal(told), alpha=multiplier)
+    for some in told.split(ROWS):  # in double precision, which of all of them would take memory
+        some.copy_(noised(some, multiplier * chance.normal(tuple(some.shape)), clip=1.0))
+    return told
 
 
-def table(noised: torch.Tensor) -> Neighbours:
+def table(told: torch.Tensor) -> Neighbours:
     """Of each item those that most likely follow it: positive parts, in standard deviations of the whole table."""
-    found = noised.add(noised.T, alpha=TURNED).clamp_(min=0).fill_diagonal_(0)
-    rows = noised.sum(1).clamp(min=0)
+    found = told.add(told.T, alpha=TURNED).clamp_(min=0).fill_diagonal_(0)
+    rows = told.sum(1).clamp(min=0)
     found /= ((rows / rows.mean().clamp(min=1e-6) + ROW_FLOOR) ** ROW_POWER)[:, None]
     found /= found.std().clamp(min=1e-12)
     best = torch.topk(found, min(FOLLOWERS, len(found)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from client.chance import Repeatable, Unforeseen
+from client.chance import GRID, Repeatable, Unforeseen, noised
 
 DRAWS = 10_000
 
@@ -16,7 +16,7 @@ def chance(request):
 
 
 def normals(chance, *shape):
-    return chance.normal(torch.empty(*shape, dtype=torch.float64)).numpy()
+    return chance.normal(shape).numpy()
 
 
 def test_mean_and_variance(chance):
@@ -49,14 +49,32 @@ def test_uniforms_and_integers_are_even(chance):
     assert np.abs(counts - DRAWS / 10).max() < 4.5 * np.sqrt(DRAWS * 0.09)
 
 
-def test_type_and_shape_are_the_tensors():
-    like = torch.empty(3, 5, 2)
-    assert Unforeseen().normal(like).shape == (3, 5, 2)
-    assert Unforeseen().normal(like).dtype == torch.float32
+def test_normals_have_the_shape_asked_for_in_double_precision(chance):
+    drawn = chance.normal((3, 5, 2))
+    assert drawn.shape == (3, 5, 2)
+    assert drawn.dtype == torch.float64
+
+
+def test_what_is_noised_lies_on_the_grid_next_to_the_exact_sum(chance):
+    total, noise = torch.tensor([0.0, 0.3, -1.7, 1e-9]).repeat(500), 0.7 * chance.normal((2000,))
+    found = noised(total, noise, clip=0.25)
+    assert found.dtype == total.dtype
+    places = found.double() / (0.25 * GRID)
+    assert torch.equal(places, places.round())
+    assert ((found.double() - (total.double() + noise)).abs() <= 0.25 * GRID / 2).all()
+
+
+def test_no_value_tells_what_was_under_the_noise(chance):
+    """In single precision some sums can come of 0.3 plus noise that cannot come of noise alone."""
+    zero, some = (noised(torch.full((200_000,), told), chance.normal((200_000,)), clip=1.0) for told in (0.0, 0.3))
+    low = [torch.remainder(found.double() / GRID, 16) for found in (zero, some)]
+    for found in low:  # the last bits of what comes out are as even for the one as for the other
+        counts = torch.bincount(found.long(), minlength=16).double()
+        assert (counts - 12_500).abs().max() < 4.5 * 12_500**0.5
 
 
 def test_only_the_simulated_repeat():
-    like = torch.empty(50)
+    like = (50,)
     assert torch.equal(Repeatable(1, "a").normal(like), Repeatable(1, "a").normal(like))
     assert not torch.equal(Repeatable(1, "a").normal(like), Repeatable(1, "b").normal(like))
     torch.manual_seed(0)

@@ -113,6 +113,27 @@ def test_milliseconds_become_seconds(folder):
     assert problems(read)["timestamp in a finer unit than seconds"][0] == "kept, divided by 1,000"
 
 
+def test_what_one_users_times_are_in_says_nothing_of_anothers(folder):
+    rows = "ms\ti1\tbuy\t1700000000500\ns\ti1\tbuy\t1700000100\nus\ti2\tbuy\t1700000200000000\nu\ti2\tbuy\t3\n"
+    for more in (
+        "",
+        *(f"{unit}{n}\ti1\tbuy\t{at}\n" for n in (1, 2, 3) for unit, at in (("s", 17), ("ms", 17e12))),
+    ):
+        rows += more
+        times = dict(zip(*read_times(domain(folder, HEAD + rows)), strict=True))
+        assert [times[user] for user in ("ms", "s", "us", "u")] == [
+            1_700_000_000.5,
+            1_700_000_100.0,
+            1_700_000_200.0,
+            3,
+        ]
+
+
+def read_times(read):
+    data = read.interactions
+    return [data.user_ids[user] for user in data.users], data.times.tolist()
+
+
 def test_users_without_a_usable_row_are_not_counted(folder):
     read = domain(folder, HEAD + "ghost\tnowhere\tbuy\t1\nann\ti1\tbuy\t1\n")
     assert read.interactions.user_ids == ("ann",)

@@ -109,7 +109,7 @@ def test_what_cannot_be_given_leaves_nothing(home, domain, change, error, messag
 
 
 def test_each_user_pays_for_their_own_tokens(home, domain):
-    limits = Limits(max_epsilon=6.0)
+    limits = Limits(max_epsilon=7.0, passports=6.0)
     give(home, domain, limits=limits)
     give(home, domain, replace(ASK, user="user-2"), limits=limits)
     before = home.ledger.read_bytes()
@@ -120,7 +120,7 @@ def test_each_user_pays_for_their_own_tokens(home, domain):
 
 
 def test_requests_at_once_cannot_overspend(home, domain):
-    limits = Limits(max_epsilon=6.0)  # of 4 each, one fits
+    limits = Limits(max_epsilon=7.0, passports=6.0)  # of 4 each, one fits
     give(home, domain, replace(ASK, user="user-2"), limits=limits)  # keys are made by the first
 
     def ask(_):

@@ -7,14 +7,27 @@ import pytest
 import torch
 from support.tiny_members import tiny_plan
 
-from client.budget import Limits, check_budget, declared, forecast, planned_noise, sample_rate
-from client.chance import Repeatable, Unforeseen
+from client.budget import (
+    Limits,
+    check_budget,
+    check_passports,
+    declared,
+    forecast,
+    planned_noise,
+    sample_rate,
+    spent_at,
+)
+from client.chance import GRID, Repeatable, Unforeseen
 from client.privacy import Lot, PerUserGradients, lots, sampled_users, train_privately
+from client.released import pay
+from client.splits import Histories
+from client.store import Home
 from shared.accounting import epsilon, noise_for
 from shared.errors import BudgetError, ConfigError, DataError
-from shared.ledger import GaussianSteps, append_event, read_events
+from shared.ledger import GaussianSteps, TokenRelease, append_event, read_events
 from shared.model import Recommender, adapter_tensors, initial_state, released_names, shared_parameters
 from shared.payload import Task
+from shared.plan import read_plan
 from shared.prefix import find_base
 
 
@@ -107,6 +120,99 @@ def test_a_user_whose_gradient_is_no_number_is_left_out_and_nobody_hears_of_it(b
         engine.noisy_step(optimizer, [Lot(lot.items[rest], lot.behaviours[rest], lot.mask[rest])], Repeatable(0))
     assert sums[0].abs().max() > 0
     torch.testing.assert_close(sums[1], sums[0], rtol=1e-3, atol=1e-5)
+
+
+def test_a_users_slots_are_the_same_whoever_else_is_there(members, tiny_base):
+    """Padded to the longest of a group, a long history would say what stands in the others' slots."""
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0", "privacy.events=5")
+    corpus = members[0].corpus(plan)
+    train, users = corpus.split.train, sampled_users(corpus)
+    short, long = (users[found] for found in (train.lengths[users] <= 3, train.lengths[users] >= 5))
+    assert min(len(short), len(long)) > 0
+    together = np.append(short, long[0])
+    ((apart,), (beside,)) = (lots(train, some, plan, len(corpus.space), Repeatable(0)) for some in (short, together))
+    for one, other in ((apart.items, beside.items), (apart.behaviours, beside.behaviours), (apart.mask, beside.mask)):
+        assert torch.equal(one, other[:-1])
+    for user, items, mask in zip(short, apart.items[:, :5], apart.mask, strict=True):
+        own = train.row(int(user))
+        assert items[mask].tolist() == own.tolist()
+        assert set(items[~mask].tolist()) == {own[0]}  # nobody else's
+
+
+def test_an_adapter_that_overflows_where_others_have_nothing_moves_the_sum_no_further(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0", "privacy.events=5", "privacy.releases=towers")
+    corpus, model = members[0].corpus(plan), Recommender(plan.model, find_base(plan.model.base), 7)
+    train, users = corpus.split.train, sampled_users(corpus)
+    others = np.array([user for user in users if 0 not in train.row(int(user))[-5:] and train.lengths[user] < 5])[:6]
+    longest = next(user for user in users if train.lengths[user] >= 5 and 0 not in train.row(int(user))[-5:])
+    released = released_names(plan, list(adapter_tensors(model)))
+    with torch.no_grad():  # finite numbers, which make none of item 0's vector alone
+        x = corpus.space.base
+        second = float((x @ x[0]).sort().values[-2])
+        shared = shared_parameters(model)
+        shared["item.inner.weight"][0] = 1e20 * x[0]
+        shared["item.inner.bias"][0] = -1e20 * (1 + second) / 2
+        shared["item.outer.weight"][:, 0] = 3e38
+    sums = []
+    for some in (others, np.append(others, longest)):
+        engine = PerUserGradients(model, corpus.space, plan, released)
+        optimizer = engine.optimizer(0.0, 1.0)
+        optimizer.original_optimizer.step = lambda engine=engine: sums.append(
+            torch.cat([value.grad.flatten() for value in engine.named.values()])
+        )
+        group = [*lots(train, some, plan, len(corpus.space), NoZero(3))]
+        engine.noisy_step(optimizer, group, Repeatable(0))
+        engine.close()
+    assert sums[0].norm() > plan.privacy.clip_norm / 2  # the others count
+    assert (sums[1] - sums[0]).norm() <= plan.privacy.clip_norm * 1.001
+
+
+class NoZero(Repeatable):
+    """Never draws item 0 for a negative."""
+
+    def integers(self, most, size):
+        return 1 + super().integers(most - 1, size)
+
+
+def test_each_text_has_a_place_without_a_token(members, tiny_base):
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
+    corpus, model = members[0].corpus(plan), Recommender(plan.model, find_base(plan.model.base), 7)
+    engine = PerUserGradients(model, corpus.space, plan, released_names(plan, list(adapter_tensors(model))))
+    masks = []
+    handle = model.top.register_forward_pre_hook(lambda _, given: masks.append(given[1]))
+    engine.per_user(
+        next(iter(lots(corpus.split.train, sampled_users(corpus)[:3], plan, len(corpus.space), Repeatable(0))))
+    )
+    handle.remove()
+    engine.close()
+    assert len(masks) == 1
+    assert not masks[0].all(1).any()
+
+
+def test_a_step_moves_on_the_grid(bench):
+    engine, lot, plan, _ = bench
+    optimizer = engine.optimizer(0.5, 1.0)
+    assert plan.privacy.clip_norm == 1.0
+    engine.noisy_step(optimizer, [lot], Repeatable(0))
+    kept = []
+    optimizer.original_optimizer.step = lambda: kept.extend(value.grad.flatten() for value in engine.named.values())
+    engine.noisy_step(optimizer, [lot], Repeatable(0))
+    places = torch.cat(kept).double() / GRID
+    assert torch.equal(places, places.round())
+    assert places.abs().max() > 1
+
+
+def test_a_domain_of_nobody_sends_noise(members, tiny_base, tmp_path):
+    """Its size class is that of one user; that there is none it may not tell."""
+    plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
+    whole = members[0].corpus(plan)
+    nothing = Histories.from_lists([[] for _ in whole.domain.interactions.user_ids])
+    corpus = replace(whole, split=replace(whole.split, train=nothing))
+    model = Recommender(plan.model, find_base(plan.model.base), 7)
+    released, before = released_names(plan, list(adapter_tensors(model))), adapter_tensors(model)
+    event = train_privately(model, corpus, plan, 1.0, released, ("p", 1), simulated=False)
+    assert event == GaussianSteps(1.0, 1.0, plan.privacy.steps)
+    assert all((adapter_tensors(model)[name] != before[name]).any() for name in released)
 
 
 def test_no_more_events_are_read_than_the_tower_has_places_for(members, tiny_base):
@@ -307,6 +413,46 @@ def test_an_overspent_budget_tells_its_owner_by_how_much_and_a_peer_only_that(ti
     assert f"bring epsilon to {after:.3f}, {after - 1.5:.3f} above this domain's limit of 1.5" in str(refused.value)
     assert "above this domain's limit of 1.5 at delta 1e-05" in refused.value.told
     assert f"{after:.3f}"[:4] not in refused.value.told
+
+
+def test_a_round_is_refused_alike_whatever_passports_users_were_given():
+    """A server is refused for nothing: by asking for ever less it would find out."""
+    plan, event = read_plan({"privacy": {"epsilon": 8.0}}), GaussianSteps(1.0, 0.2, 10)
+    cost, tokens = epsilon([event], 1e-5), (TokenRelease(2.5, "near-set", user="x"), TokenRelease(1.0, "near-set"))
+    for limit in (cost - 0.01, cost + 0.01, cost + 0.99, cost + 1.01):
+        told = set()
+        for spent in ((), tokens[:1], tokens):
+            try:
+                check_budget(plan, Limits(limit, passports=1.0), spent, event)
+                told.add("")
+            except BudgetError as refused:
+                told.add(refused.told)
+        assert len(told) == 1
+        assert ("" in told) == (limit > cost + 1)
+
+
+def test_passports_have_the_part_that_is_kept_for_them():
+    plan, trained = read_plan({"privacy": {"epsilon": 8.0}}), (GaussianSteps(1.0, 0.2, 10),)
+    cost, before = epsilon(trained, 1e-5), (TokenRelease(2.5, "near-set", user="x"),)
+    limits = Limits(cost + 4, passports=4.0)
+    assert check_budget(plan, limits, [*trained, *before], TokenRelease(1.5, "near-set", user="x")) == cost + 4
+    with pytest.raises(BudgetError, match=r"4\.100, 0\.100 above the 4 of --max-epsilon"):
+        check_budget(plan, limits, [*trained, *before], TokenRelease(1.6, "near-set", user="x"))
+    with pytest.raises(BudgetError, match=r"start with --for-passports 2\.5 or more"):
+        check_passports(Limits(9.0, passports=2.0), before)
+    check_passports(Limits(9.0, passports=2.5), before)
+    check_passports(Limits(), before)
+
+
+def test_what_devices_spent_counts_against_the_same_limit(tmp_path):
+    home, plan, event = Home(tmp_path), read_plan({"privacy": {"epsilon": 8.0}}), GaussianSteps(1.0, 0.2, 10)
+    cost = epsilon([event], 1e-5)
+    append_event(home.devices, event)
+    with pytest.raises(BudgetError, match="above this domain's limit"):
+        pay(home, plan, Limits(cost + 0.01), event, simulated=False)
+    assert read_events(home.ledger) == ()
+    pay(home, plan, Limits(2 * cost), event, simulated=False)
+    assert spent_at(home) == [event, event]
 
 
 def test_a_cut_in_time_and_a_promise_do_not_go_together(members, tiny_base):

@@ -79,6 +79,22 @@ def test_a_fresh_adapter_changes_nothing(model, tmp_path, monkeypatch):
     assert space.base.any()
 
 
+def test_what_a_layer_makes_of_places_without_a_token_stays_there(model, tmp_path):
+    """An adapter may make no finite number of them."""
+    stir(model)
+    hidden, mask = model.space(TEXTS, tmp_path).states.padded(np.arange(len(TEXTS)))
+    assert not mask.all()
+    plain = model.top(hidden.float(), mask)
+    layers = model.top.bert.encoder.layer[model.split :]
+    spoilt = [
+        layer.register_forward_hook(lambda _, given, out: out.masked_fill(~mask[..., None], torch.inf))
+        for layer in layers
+    ]
+    torch.testing.assert_close(model.top(hidden.float(), mask), plain, rtol=0, atol=0)
+    for hook in spoilt:
+        hook.remove()
+
+
 def test_peft_loads_the_adapter_and_gives_the_same_item_vectors(model, tmp_path, monkeypatch):
     monkeypatch.setattr(model_module, "BF16", False)
     stir(model)

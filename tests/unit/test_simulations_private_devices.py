@@ -29,7 +29,6 @@ from simulations.private_devices import (
     Learnt,
     Windows,
     clipped_sum,
-    devices_ledger,
     schedule,
     train_privately,
     train_under_promise,
@@ -220,7 +219,7 @@ def test_a_run_tells_what_it_spent_and_never_trains_without_noise(members, tiny_
     members[0].home.folder.mkdir(parents=True, exist_ok=True)
     result = comparison(members, plan, tmp_path / "run").run(["devices"])
     found = result["domains"][members[0].name]
-    events = read_events(devices_ledger(members[0]))
+    events = read_events(members[0].home.devices)
     assert len(events) == 2
     assert events[0].sample_rate == events[0].steps == 1
     assert found["devices_privacy"]["epsilon"] == epsilon(events, plan.privacy.delta) <= plan.privacy.epsilon
@@ -233,7 +232,7 @@ def test_devices_keep_the_limits_of_their_silo(members, tiny_base, monkeypatch):
     plan, member = tiny_plan(tiny_base, *PROMISE), members[0]
     model = member.workshop.model(plan)
     member.home.folder.mkdir(parents=True, exist_ok=True)
-    before = read_events(devices_ledger(member))
+    before = read_events(member.home.devices)
     member.protocol = "time"
     try:
         with pytest.raises(BudgetError, match="start with --protocol loo"):
@@ -253,7 +252,7 @@ def test_devices_keep_the_limits_of_their_silo(members, tiny_base, monkeypatch):
         alone = tiny_plan(tiny_base, *PROMISE, "privacy.transitions=1", "privacy.noise_by=devices")
         with pytest.raises(ConfigError, match="takes 3 devices at least, found 2"):
             train_under_promise(model, member, alone)
-    assert read_events(devices_ledger(member)) == before
+    assert read_events(member.home.devices) == before
 
 
 @pytest.mark.parametrize("by", ["server", "devices"])
@@ -283,4 +282,4 @@ def test_what_adds_no_noise_is_refused_under_a_promise(members, tiny_base, tmp_p
         member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop, simulated=True)
         with pytest.raises(ConfigError, match=says):
             train_under_promise(model, member, tiny_plan(tiny_base, *PROMISE, setting))
-        assert not devices_ledger(member).exists()  # nothing is paid
+        assert not member.home.devices.exists()  # nothing is paid

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.chance import Repeatable, Unforeseen
+from client.chance import GRID, Repeatable, Unforeseen
 from client.secure_sum import SecureSum, strangers
 from client.splits import Histories
 from server.secure_sum import secure_carrier
@@ -65,6 +65,8 @@ def test_every_pair_gets_noise_of_the_stated_size():
     items = 150
     told = Histories.from_lists([[0, 1, 2], [1, 0]])
     devices = np.arange(2)
+    places = release(told, devices, items, 2.5, Repeatable(3)).double() / GRID
+    assert torch.equal(places, places.round())  # whatever was told: see ``noised``
     noise = release(told, devices, items, 2.5, Repeatable(3)) - torch.from_numpy(summed(told, devices, items))
     assert noise.shape == (items, items)
     assert float(noise.std()) == pytest.approx(2.5, abs=3 * 2.5 / math.sqrt(2 * items**2))
