@@ -65,6 +65,7 @@ class TrainPlan:
     batch_users: int = 128
     least_steps: int = 32  # user batches an epoch at least; small domains take smaller batches for it
     epochs: int = 6  # most epochs of a training that stops early
+    most_epochs: int = 24  # of a domain's own, begun anew twice as long while its last epoch validates best
     round_epochs: int = 1  # epochs of one federated round
     private_rounds: bool = True  # private parameters train beside the released ones; never under privacy.epsilon
     personal_epochs: int = 2  # most epochs of the private fine-tuning after private rounds, else `epochs`; 0 = none
@@ -257,6 +258,7 @@ LOWEST: dict[str, float] = {
             "batch_users",
             "least_steps",
             "epochs",
+            "most_epochs",
             "round_epochs",
             "pooled_epochs",
             "encode_every",

@@ -16,6 +16,7 @@ TINY = (
     "model.max_history=12",
     "train.batch_users=16",
     "train.epochs=2",
+    "train.most_epochs=1",
     "train.personal_epochs=1",
     "train.least_steps=6",
     "train.patience=2",

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ from client.evaluate import validate
 from client.gate import MARGIN, SHARES, Candidate, alone, better, between
 from client.rounds import DomainMember
 from client.store import Home
+from client.train import Outcome
 from shared.model import adapter_tensors, base_fingerprint, initial_state, load_adapter_tensors
 from shared.payload import Task
 
@@ -58,6 +60,40 @@ def test_what_is_kept_is_read_back_until_something_changes(setting, monkeypatch)
     (folder / "model.safetensors").write_bytes(b"damaged")
     alone(model, corpus, replace(plan, train=replace(plan.train, lr=0.002)), "loo", folder)
     assert trained == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("curves", "most", "asked", "kept"),
+    [
+        ([(0.1, 0.2, 0.2019)], 8, [2], 0),
+        ([(0.1, 0.2, 0.21)], 3, [2], 0),  # twice as many are more than are allowed
+        ([(0.1, 0.2, 0.21), (0.1, 0.2, 0.3, 0.35, 0.351)], 8, [2, 4], 1),
+        ([(0.1, 0.2, 0.21), (0.1, 0.2, 0.15, 0.2, 0.2)], 8, [2, 4], 0),  # longer was not better
+        ([(0.1, 0.2, 0.21), (0.1, 0.2, 0.3, 0.4, 0.5), (0.6,) * 9], 8, [2, 4, 8], 2),
+    ],
+)
+def test_a_training_that_still_rises_begins_anew_twice_as_long(setting, monkeypatch, curves, most, asked, kept):
+    model, corpus, plan, folder = setting
+    plan = replace(plan, train=replace(plan.train, most_epochs=most))
+    start, epochs = initial_state(plan)[0], []
+
+    def train(model, corpora, privates, plan, **more):
+        begun = adapter_tensors(model)
+        assert all(np.array_equal(begun[name], start[name]) for name in start)
+        assert not privates[0].item.weight.any()
+        model.item.outer.bias.data.fill_(float(len(epochs)))
+        privates[0].item.weight.data.fill_(float(len(epochs)))
+        epochs.append(more["epochs"])
+        return Outcome(1, 0.0, curves[len(epochs) - 1])
+
+    monkeypatch.setattr(gate, "train", train)
+    found = alone(model, corpus, plan, "loo", folder)
+    assert epochs == asked
+    for one in (found, alone(model, corpus, plan, "loo", folder)):  # the second as it lies on the disk
+        assert (one.adapter["item.outer.bias"] == kept).all()
+        assert (one.private["item.weight"] == kept).all()
+    assert epochs == asked
+    assert json.loads((folder / "alone.json").read_text())["curve"] == list(curves[kept])
 
 
 def test_between_two_models_lies_their_mean_in_the_shares_that_validate_best(setting, monkeypatch):
