@@ -137,7 +137,7 @@ def trainings_of(spent: Sequence[Event]) -> list[Event]:
 def check_passports(limits: Limits, spent: Sequence[Event]) -> None:
     """Raises BudgetError, at home and before anything is asked, where passports given so far are above their part."""
     given = epsilon([event for event in spent if isinstance(event, TokenRelease)], limits.at_delta)
-    if limits.max_epsilon is not None and given > limits.passports:
+    if limits.max_epsilon is not None and given > limits.passports + SLACK:
         raise BudgetError(
             f"some user's taste passports come to epsilon {given:g}, above the {limits.passports:g} of --max-epsilon "
             f"that is kept for them; start with --for-passports {given:g} or more"

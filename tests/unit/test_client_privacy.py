@@ -441,6 +441,8 @@ def test_passports_have_the_part_that_is_kept_for_them():
     with pytest.raises(BudgetError, match=r"start with --for-passports 2\.5 or more"):
         check_passports(Limits(9.0, passports=2.0), before)
     check_passports(Limits(9.0, passports=2.5), before)
+    thirds = [TokenRelease(part, "near-set", user="x") for part in (0.1, 0.2)]  # whose sum is a little above .3
+    check_passports(Limits(9.0, passports=0.3), thirds)
     check_passports(Limits(), before)
 
 
