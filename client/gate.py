@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from client.calibrate import calibrate
 from client.corpus import Corpus
 from client.evaluate import validate
 from client.store import save_model, write_json
-from client.train import Outcome, Tick, train
+from client.train import Tick, train
 from shared.model import Recommender, adapter_tensors, load_adapter_tensors
 from shared.neighbours import Neighbours
 from shared.payload import Tensors
@@ -31,9 +30,6 @@ from shared.private import Private
 MARGIN = 0.01
 RISING = 0.01  # one of eight owners of shops' trainings rose so at its end, news' and that of people for people did
 SHARES = (0.25, 0.5, 0.75)  # of the model trained alone, in a mean with the federated one
-
-
-Trained = tuple[Outcome, Tensors, dict[str, torch.Tensor]]  # and what it left
 
 
 @dataclass(frozen=True)
@@ -108,18 +104,19 @@ def alone(
         private.load_state_dict(learnt)
     else:
         start = adapter_tensors(Recommender(plan.model, model.base, plan.federation.seed))
-        place, epochs, tried = ("local", corpus.name), plan.train.epochs, list[Trained]()
+        place, epochs, best = ("local", corpus.name), plan.train.epochs, None
         while True:
             load_adapter_tensors(model, start)
             private = corpus.private(model)
             outcome = train(
                 model, [corpus], [private], plan, epochs=epochs, place=place, early_stopping=True, tick=tick
             )
-            tried.append((outcome, adapter_tensors(model), deepcopy(private.state_dict())))
+            if best is None or outcome.best > best[0].best:
+                best = outcome, adapter_tensors(model), private.state_dict()
             epochs *= 2
             if epochs > plan.train.most_epochs or not unfinished(outcome.valid):
                 break
-        outcome, adapter, learnt = max(tried, key=lambda one: one[0].best)
+        outcome, adapter, learnt = best
         load_adapter_tensors(model, adapter)
         private.load_state_dict(learnt)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

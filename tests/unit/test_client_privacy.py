@@ -202,7 +202,7 @@ def test_a_step_moves_on_the_grid(bench):
     assert places.abs().max() > 1
 
 
-def test_a_domain_of_nobody_sends_noise(members, tiny_base, tmp_path):
+def test_a_domain_of_nobody_sends_noise(members, tiny_base):
     """Its size class is that of one user; that there is none it may not tell."""
     plan = tiny_plan(tiny_base, "privacy.epsilon=8.0")
     whole = members[0].corpus(plan)
