@@ -14,6 +14,9 @@ from shared.ledger import Event, GaussianSteps, PlainRelease, TokenRelease
 LOOSE = 50.0
 MOST_NOISE = 1e4  # nothing is learnt long before that
 TIGHT = 2e-4  # relative, of a noise multiplier
+# Renyi orders whose bound is a finite sum. One between them takes a hundred times as long; it is tighter where the best
+# order is small, and there the other accountant is tighter than both.
+WHOLE_ORDERS = tuple(range(2, 64))
 
 
 def epsilon(events: Sequence[Event], delta: float) -> float:
@@ -60,19 +63,20 @@ def _training(steps: Sequence[GaussianSteps], delta: float) -> float:
     return _bound(tuple(sorted(counts.items())), delta)
 
 
-@lru_cache(maxsize=1024)  # the same ledger is asked about again and again, and each time takes a second
+@lru_cache(maxsize=1024)  # the same ledger is asked about again and again
 def _bound(counts: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
-    bound = by_renyi(dict(counts), delta)
-    if bound > LOOSE:
-        return bound
-    try:
-        return min(bound, by_loss(dict(counts), delta))
-    except (ValueError, RuntimeError):  # a delta below what its grid can tell apart: the other bound holds by itself
-        return bound
+    quick = by_renyi(dict(counts), delta, WHOLE_ORDERS)
+    if quick <= LOOSE:
+        try:
+            return min(quick, by_loss(dict(counts), delta))
+        except (ValueError, RuntimeError):  # a delta below what its grid can tell apart: the other bound holds alone
+            pass
+    return by_renyi(dict(counts), delta)
 
 
-def by_renyi(counts: Mapping[tuple[float, float], int], delta: float) -> float:
-    """Upper bound on epsilon of so many steps at each (noise multiplier, sample rate)."""
+def by_renyi(counts: Mapping[tuple[float, float], int], delta: float, orders: Sequence[float] | None = None) -> float:
+    """Upper bound on epsilon of so many steps at each (noise multiplier, sample rate): the least of some orders', by
+    default of 151, most of them fractions."""
     from opacus.accountants import RDPAccountant  # a second to import: a server that shows a budget asks for it seldom
 
     accountant = RDPAccountant()
@@ -80,14 +84,27 @@ def by_renyi(counts: Mapping[tuple[float, float], int], delta: float) -> float:
     with warnings.catch_warnings():
         # A tight order of the Renyi curve lies at the edge for tiny or huge epsilon: still an upper bound.
         warnings.simplefilter("ignore")
-        return float(accountant.get_epsilon(delta))
+        return float(accountant.get_epsilon(delta, alphas=None if orders is None else list(orders)))
 
 
 def by_loss(counts: Mapping[tuple[float, float], int], delta: float) -> float:
     """The same from the distribution of the privacy loss, its numerical error of .01 on the safe side."""
     from opacus.accountants import PRVAccountant
+    from opacus.accountants.analysis.prv import Domain
 
-    accountant = PRVAccountant()
+    class Accountant(PRVAccountant):  # type: ignore[misc]
+        """Its grid reaches as far as whole orders say it must (Gopi et al. 2021, remark 5.6): a little further than by
+        all of them, which takes nine tenths of the time."""
+
+        def _get_domain(
+            self, prvs: object, num_self_compositions: Sequence[int], eps_error: float, delta_error: float
+        ) -> Domain:
+            steps = sum(num_self_compositions)
+            single = [by_renyi({step: 1}, delta_error / (8 * steps), WHOLE_ORDERS) for step in counts]
+            reach = 3 + max(eps_error, by_renyi(counts, delta_error / 4, WHOLE_ORDERS), *single)
+            return Domain.create_aligned(-reach, reach, eps_error / math.sqrt(steps * math.log(12 / delta_error) / 2))
+
+    accountant = Accountant()
     accountant.history = [(noise, rate, steps) for (noise, rate), steps in counts.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a logarithm of 0, where the sample rate is 1

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
+from opacus.accountants import PRVAccountant
 
-from shared.accounting import LOOSE, by_loss, by_renyi, epsilon, epsilon_across, noise_for
+from shared.accounting import LOOSE, WHOLE_ORDERS, by_loss, by_renyi, epsilon, epsilon_across, noise_for
 from shared.errors import BudgetError
 from shared.ledger import GaussianSteps, TokenRelease
 
@@ -40,6 +41,19 @@ def test_the_lower_of_the_two_is_told(counts):
     told = epsilon(events, DELTA)
     assert told == by_loss(dict(sorted(counts.items())), DELTA) < by_renyi(counts, DELTA)
     assert epsilon(events[::-1], DELTA) == told
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:Optimal order")
+@pytest.mark.parametrize("counts", RUNS, ids=str)
+def test_a_grid_that_reaches_further_tells_the_same(counts):
+    accountant = PRVAccountant()
+    accountant.history = [(noise, rate, steps) for (noise, rate), steps in counts.items()]
+    assert by_loss(counts, DELTA) == pytest.approx(accountant.get_epsilon(DELTA), rel=1e-8)
+
+
+@pytest.mark.parametrize("counts", RUNS, ids=str)
+def test_fewer_orders_bound_no_less(counts):
+    assert by_renyi(counts, DELTA, WHOLE_ORDERS) >= by_renyi(counts, DELTA) - 1e-12
 
 
 def test_rounds_cost_the_same_as_one_long_training():
