@@ -155,7 +155,12 @@ class Recommender(nn.Module):
 
     def encode_plain(self, states: PrefixStates) -> torch.Tensor:
         """Text vectors of the frozen base itself, adapters or not, before whitening: (texts, dim)."""
-        return self._through(self.plain, states, np.arange(len(states)))
+        precision = "bf16" if BF16 else "f32"
+        vectors = states.kept_vectors(precision)
+        if vectors is None:
+            vectors = self._through(self.plain, states, np.arange(len(states)))
+            states.keep_vectors(precision, vectors)
+        return vectors
 
     @property
     def plain(self) -> TopLayers:

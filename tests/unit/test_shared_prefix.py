@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import shared.model as model_module
 import shared.prefix as prefix
@@ -85,6 +87,47 @@ def test_a_damaged_cache_is_detected_and_rebuilt(tiny_base, tmp_path, damage):
     assert [path.name for path in tmp_path.iterdir()] == [place.name]
 
 
+def vectors_of(tiny_base, cache):
+    model = Recommender(ModelPlan(base=str(tiny_base), max_tokens=24, rank=2), find_base(str(tiny_base)), seed=1)
+    return model.space(TEXTS, cache).base
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def forget(place):
+    next(place.glob("vectors-*")).unlink()
+
+
+def of_other_texts(place):
+    tensors = {"vectors": torch.zeros(1, 2)}
+    save_file(tensors, next(place.glob("vectors-*")), {"sha256": hashlib.sha256(bytes(8)).hexdigest()})
+
+
+def test_vectors_of_the_base_are_kept(tiny_base, tmp_path, monkeypatch):
+    first = vectors_of(tiny_base, tmp_path)
+    monkeypatch.setattr(Recommender, "_through", lambda *_: pytest.fail("computed again"))
+    assert torch.equal(vectors_of(tiny_base, tmp_path), first)
+
+
+@pytest.mark.parametrize("damage", [forget, lambda place: flip(next(place.glob("vectors-*"))), of_other_texts])
+def test_damaged_vectors_are_computed_again(tiny_base, tmp_path, damage):
+    whole = vectors_of(tiny_base, tmp_path)
+    place = next(tmp_path.iterdir())
+    damage(place)
+    assert torch.equal(vectors_of(tiny_base, tmp_path), whole)
+    assert next(place.glob("vectors-*")).stat().st_size > whole.nbytes  # and kept once more
+
+
+def test_where_vectors_cannot_be_kept_they_are_computed(tiny_base, tmp_path, monkeypatch):
+    whole = vectors_of(tiny_base, tmp_path)
+    forget(next(tmp_path.iterdir()))
+    monkeypatch.setattr(prefix, "save_file", full)
+    assert torch.equal(vectors_of(tiny_base, tmp_path), whole)
+    assert not list(next(tmp_path.iterdir()).glob("*vectors*"))
+
+
 def test_the_address_depends_on_all_that_matters(tiny_base):
     base = find_base(str(tiny_base))
     keys = {
@@ -127,10 +170,6 @@ def test_a_cache_that_cannot_be_written(tiny_base, tmp_path):
 
 def test_a_full_disk_is_told_and_leaves_nothing(tiny_base, tmp_path, monkeypatch):
     """Room is asked for first: writing into a mapped file of a full disk would end the process."""
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     monkeypatch.setattr(os, "posix_fallocate", full)
     base = find_base(str(tiny_base))
     with pytest.raises(BaseModelError, match="No space left on device; free space or pass another --cache"):
