@@ -18,7 +18,7 @@ from client.calibrate import calibrate
 from client.corpus import Corpus
 from client.evaluate import validate
 from client.store import save_model, write_json
-from client.train import Tick, train
+from client.train import Outcome, Tick, train
 from shared.model import Recommender, adapter_tensors, load_adapter_tensors
 from shared.neighbours import Neighbours
 from shared.payload import Tensors
@@ -49,6 +49,16 @@ class Candidate:
         private.load_state_dict(self.private)
         private.neighbours = self.neighbours
         return private
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """The best of a domain's own trainings so far."""
+
+    outcome: Outcome
+    adapter: Tensors
+    private: dict[str, torch.Tensor]
+    next_epochs: int  # of the training that is to follow; 0 for none
 
 
 def candidate(name: str, valid: float, model: Recommender, private: Private) -> Candidate:
@@ -94,35 +104,26 @@ def alone(
     """The domain's own model, trained on its data alone from the adapter as drawn; zero-shot is its start, so it is
     never worse than that on validation. One that was still rising is trained anew for twice as long (``unfinished``).
 
-    What was trained is kept in ``folder`` and read back while data, protocol and settings are the same.
+    What was trained is kept in ``folder``, after each training, and read back while data, protocol and settings are the
+    same.
     """
     key = _key(model, corpus, plan, protocol)
+    best = _read(folder, key)
+    while best is None or best.next_epochs:
+        epochs = plan.train.epochs if best is None else best.next_epochs
+        load_adapter_tensors(model, adapter_tensors(Recommender(plan.model, model.base, plan.federation.seed)))
+        private = corpus.private(model)
+        place = ("local", corpus.name)
+        outcome = train(model, [corpus], [private], plan, epochs=epochs, place=place, early_stopping=True, tick=tick)
+        longer = 2 * epochs if unfinished(outcome.valid) and 2 * epochs <= plan.train.most_epochs else 0
+        if best is None or outcome.best > best.outcome.best:
+            best = _Trained(outcome, adapter_tensors(model), private.state_dict(), longer)
+        else:
+            best = replace(best, next_epochs=longer)
+        _keep(folder, key, best)
+    load_adapter_tensors(model, best.adapter)
     private = corpus.private(model)
-    if (kept := _read(folder, key)) is not None:
-        adapter, learnt = kept
-        load_adapter_tensors(model, adapter)
-        private.load_state_dict(learnt)
-    else:
-        start = adapter_tensors(Recommender(plan.model, model.base, plan.federation.seed))
-        place, epochs, best = ("local", corpus.name), plan.train.epochs, None
-        while True:
-            load_adapter_tensors(model, start)
-            private = corpus.private(model)
-            outcome = train(
-                model, [corpus], [private], plan, epochs=epochs, place=place, early_stopping=True, tick=tick
-            )
-            if best is None or outcome.best > best[0].best:
-                best = outcome, adapter_tensors(model), private.state_dict()
-            epochs *= 2
-            if epochs > plan.train.most_epochs or not unfinished(outcome.valid):
-                break
-        outcome, adapter, learnt = best
-        load_adapter_tensors(model, adapter)
-        private.load_state_dict(learnt)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        save_model(folder, adapter, learnt)
-        about = {"key": key, "valid": outcome.best, "epochs": outcome.epochs, "curve": list(outcome.valid)}
-        write_json(folder / "alone.json", about)  # last: without it the rest counts for nothing
+    private.load_state_dict(best.private)
     return candidate("alone", calibrate(model, corpus, private), model, private)
 
 
@@ -154,11 +155,25 @@ def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     return digest.hexdigest()
 
 
-def _read(folder: Path, key: str) -> tuple[Tensors, dict[str, torch.Tensor]] | None:
+def _keep(folder: Path, key: str, best: _Trained) -> None:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "alone.json").unlink(missing_ok=True)
+    save_model(folder, best.adapter, best.private)
+    found = best.outcome
+    about = {"key": key, "valid": found.best, "epochs": found.epochs, "curve": list(found.valid)}
+    # Last: without it the rest counts for nothing.
+    write_json(folder / "alone.json", {**about, "next_epochs": best.next_epochs})
+
+
+def _read(folder: Path, key: str) -> _Trained | None:
     """What is kept there under that key; anything else is trained again."""
     try:
-        if json.loads((folder / "alone.json").read_text(encoding="utf-8"))["key"] != key:
+        about = json.loads((folder / "alone.json").read_text(encoding="utf-8"))
+        if about["key"] != key:
             return None
-        return load_file(folder / "model.safetensors"), load_torch(folder / "private.safetensors")
+        adapter, private = load_file(folder / "model.safetensors"), load_torch(folder / "private.safetensors")
+        outcome = Outcome(about["epochs"], math.nan, tuple(about["curve"]))
+        # What was kept before a training could begin anew tells of no more epochs.
+        return _Trained(outcome, adapter, private, about.get("next_epochs", 0))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError):
         return None

@@ -96,6 +96,27 @@ def test_a_training_that_still_rises_begins_anew_twice_as_long(setting, monkeypa
     assert json.loads((folder / "alone.json").read_text())["curve"] == list(curves[kept])
 
 
+def test_a_longer_training_that_was_interrupted_goes_on_from_the_one_before(setting, monkeypatch):
+    model, corpus, plan, folder = setting
+    plan, epochs = replace(plan, train=replace(plan.train, most_epochs=8)), []
+
+    def train(model, corpora, privates, plan, **more):
+        epochs.append(more["epochs"])
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+        model.item.outer.bias.data.fill_(float(len(epochs)))
+        return Outcome(1, 0.0, (0.1, 0.2, 0.3) if len(epochs) == 1 else (0.1, 0.25, 0.25))
+
+    monkeypatch.setattr(gate, "train", train)
+    with pytest.raises(KeyboardInterrupt):
+        alone(model, corpus, plan, "loo", folder)
+    found = alone(model, corpus, plan, "loo", folder)
+    assert epochs == [2, 4, 4]
+    assert (found.adapter["item.outer.bias"] == 1).all()  # the longer one was no better
+    alone(model, corpus, plan, "loo", folder)
+    assert epochs == [2, 4, 4]
+
+
 def test_between_two_models_lies_their_mean_in_the_shares_that_validate_best(setting, monkeypatch):
     model, corpus, plan, folder = setting
     own = alone(model, corpus, plan, "loo", folder)
