@@ -147,18 +147,18 @@ class Recommender(nn.Module):
         return other
 
     def space(self, texts: Sequence[str], cache: Path, progress: Progress | None = None) -> Space:
-        """Read or compute a catalogue's prefix states, fit its whitening."""
+        """Read or compute a catalogue's prefix states and the base's vectors, fit its whitening."""
         states = prefix_states(self.top.bert, self.base, texts, self.split, self.plan.max_tokens, cache, progress)
-        raw = self.encode_plain(states)
+        raw = self.encode_plain(states, progress)
         whitening = fit_whitening(raw)
         return Space(states, whitening, whitening(raw))
 
-    def encode_plain(self, states: PrefixStates) -> torch.Tensor:
+    def encode_plain(self, states: PrefixStates, progress: Progress | None = None) -> torch.Tensor:
         """Text vectors of the frozen base itself, adapters or not, before whitening: (texts, dim)."""
         precision = "bf16" if BF16 else "f32"
         vectors = states.kept_vectors(precision)
         if vectors is None:
-            vectors = self._through(self.plain, states, np.arange(len(states)))
+            vectors = self._through(self.plain, states, np.arange(len(states)), progress)
             states.keep_vectors(precision, vectors)
         return vectors
 
@@ -177,11 +177,16 @@ class Recommender(nn.Module):
         return _vectors(self.top, states, rows)
 
     @torch.no_grad()
-    def _through(self, top: TopLayers, states: PrefixStates, rows: Rows) -> torch.Tensor:
-        out = torch.empty(len(rows), self.dim)
+    def _through(
+        self, top: TopLayers, states: PrefixStates, rows: Rows, progress: Progress | None = None
+    ) -> torch.Tensor:
+        out, done = torch.empty(len(rows), self.dim), 0
         at = {int(row): place for place, row in enumerate(rows)}
         for part in states.batches(rows):
             out[[at[int(row)] for row in part]] = _vectors(top, states, part)
+            done += len(part)
+            if progress is not None:
+                progress(done, len(rows))
         return out
 
     def encode(self, space: Space) -> torch.Tensor:

@@ -87,9 +87,9 @@ def test_a_damaged_cache_is_detected_and_rebuilt(tiny_base, tmp_path, damage):
     assert [path.name for path in tmp_path.iterdir()] == [place.name]
 
 
-def vectors_of(tiny_base, cache):
+def vectors_of(tiny_base, cache, progress=None):
     model = Recommender(ModelPlan(base=str(tiny_base), max_tokens=24, rank=2), find_base(str(tiny_base)), seed=1)
-    return model.space(TEXTS, cache).base
+    return model.space(TEXTS, cache, progress).base
 
 
 def full(*_, **__):
@@ -106,7 +106,9 @@ def of_other_texts(place):
 
 
 def test_vectors_of_the_base_are_kept(tiny_base, tmp_path, monkeypatch):
-    first = vectors_of(tiny_base, tmp_path)
+    told = []
+    first = vectors_of(tiny_base, tmp_path, lambda done, total: told.append((done, total)))
+    assert told.count((len(TEXTS), len(TEXTS))) == 2  # hidden states, then vectors
     monkeypatch.setattr(Recommender, "_through", lambda *_: pytest.fail("computed again"))
     assert torch.equal(vectors_of(tiny_base, tmp_path), first)
 
