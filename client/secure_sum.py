@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared import secure_payload as payload
 from shared.errors import ConfigError, DataError, PayloadError
-from shared.ledger import append_line
+from shared.ledger import append_line, reserved
 from shared.node_key import NODE_CURVE
 from shared.payload import AdapterUpdate
 from shared.secure_sum import (
@@ -66,6 +66,10 @@ def read_identity(name: str, key: Path, members: Path) -> Identity:
     others = {stem: value for stem, value in known.items() if isinstance(value, ec.EllipticCurvePublicKey)}
     if not isinstance(own, ec.EllipticCurvePrivateKey) or len(others) < len(known):
         raise ConfigError(f"{key}, {members}: expected elliptic curve keys, found others; make them with client key")
+    if {own.curve.name, *(value.curve.name for value in others.values())} != {NODE_CURVE.name}:
+        raise ConfigError(f"{key}, {members}: expected keys on {NODE_CURVE.name}; make them with client key")
+    if len({value.public_numbers() for value in others.values()}) < len(others):
+        raise ConfigError(f"{members}: two names have one key, so that one owner would count twice; keep one of them")
     if len(others) < FEWEST:
         raise ConfigError(f"{members}: expected NAME.pub of {FEWEST} members or more, found {len(others)}")
     if name not in others or others[name] != own.public_key():
@@ -86,14 +90,16 @@ class Attempt:
 
     key: str  # of what is summed: the same numbers, under whatever keys
     own: Announcement
-    numbers: Ring  # weight x update, then the weight
+    numbers: Ring = field(repr=False)  # weight x update, then the weight
     noise: float  # what all shares of it come to at least, standard deviation on each number but the weight
     masking: X25519PrivateKey
     sealing: X25519PrivateKey
-    seed: bytes = field(default_factory=new_secret)  # of the mask that no peer takes away
+    seed: bytes = field(default_factory=new_secret, repr=False)  # of the mask that no peer takes away
+    adds: bool = True  # whether it weighs anything
     due: str = payload.DEAL  # the only step that is answered now
     circle: Circle | None = None  # from DEAL on
-    held: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)  # by dealer: shares of its seed, of its key
+    # By dealer: shares of its seed, of its key.
+    held: dict[str, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
     told: Attendance | None = None  # from ATTEND on
 
 
@@ -128,8 +134,12 @@ class SecureSum:
         keys = (masking.public_key().public_bytes_raw(), sealing.public_key().public_bytes_raw())
         plain = Announcement(self.identity.name, task, *keys)
         own = replace(plain, signature=sign(self.identity.key, plain.statement()))
-        self.attempt = Attempt(key, own, numbers, noise, masking, sealing)
+        self.attempt = Attempt(key, own, numbers, noise, masking, sealing, adds=bool(numbers[-1]))
         return payload.announced(own)
+
+    def drop(self) -> None:
+        """Forget the update and all secrets: no step of its sum is to follow."""
+        self.attempt = None
 
     def answer(self, raw: bytes) -> bytes:
         """The next step of the sum. Raises PayloadError on what an honest server would not ask."""
@@ -147,7 +157,8 @@ class SecureSum:
         return self._open(attempt, payload.table_from(head, "signatures"))
 
     def _deal(self, attempt: Attempt, members: list[Announcement]) -> bytes:
-        """A sealed pair of shares for each peer, once everybody's keys have proved to be theirs."""
+        """A sealed pair of shares for each peer, once everybody's keys have proved to be theirs; beside it, whether
+        this member adds anything, which the server does not learn."""
         for one in members:
             key = self.identity.members.get(one.name)
             if key is None or not signed(one.signature, one.statement(), key):
@@ -175,26 +186,37 @@ class SecureSum:
             shares_of(secret, name, within) for secret in (attempt.seed, attempt.masking.private_bytes_raw())
         )
         attempt.held[name] = (seeds[name], keys[name])
+        adds = bytes([attempt.adds])
         sealed = {
-            peer: seal(self._channel(attempt, within, name, peer), seeds[peer] + keys[peer])
+            peer: seal(self._channel(attempt, within, name, peer), seeds[peer] + keys[peer] + adds)
             for peer in within.peers(name)
         }
         return payload.blobs(payload.DEALT, pairs=sealed)
 
     def _mask(self, attempt: Attempt, pairs: dict[str, bytes]) -> bytes:
-        """The update under its own mask and those shared with each peer who dealt."""
+        """The update under its own mask and those shared with each peer who dealt.
+
+        As many as are needed must add something: of a task made so that others learn nothing from it, or of one that
+        they cannot learn from, the sum would be the update of who does.
+        """
         within, name = attempt.circle, self.identity.name
         assert within is not None  # DEAL came before
         if unknown := sorted(pairs.keys() - set(within.peers(name))):
             raise PayloadError(f"{unknown[0][:60]!r} is no peer of {name!r} in this secure sum")
-        everybody = len(within.peers(name)) + 1 == len(within.members)
-        need = self.need if everybody else within.threshold(name)
-        if len(pairs) + 1 < need:
-            raise PayloadError(f"{len(pairs) + 1} members dealt shares, {need} are needed")
+        if len(pairs) + 1 < self.need:
+            raise PayloadError(f"{len(pairs) + 1} members dealt shares, {self.need} are needed")
         self.attempt = None  # breaking off below, it may not go on: shares would be held that no mask stands for
+        adding = int(attempt.adds)
         for peer, sealed in pairs.items():
-            both = unseal(self._channel(attempt, within, peer, name), sealed)
+            dealt = unseal(self._channel(attempt, within, peer, name), sealed, peer)
+            both, adds = dealt[:-1], dealt[-1:]
             attempt.held[peer] = (both[: len(both) // 2], both[len(both) // 2 :])
+            adding += adds == b"\1"
+        if adding < self.need:
+            raise PayloadError(
+                f"{adding} members learnt something from this task, {self.need} are needed: the sum would tell of few; "
+                "the others have the reason in their own logs"
+            )
         total = self._noised(attempt) + mask(attempt.seed, len(attempt.numbers))
         for peer in pairs:
             total = total + pair_mask(attempt.masking, name, within.members[peer], within, len(total))
@@ -260,10 +282,13 @@ class SecureSum:
         """
         if self.sums is None:
             return
-        summed = {"key": attempt.key, "there": sorted(there)}
-        known = read_lines(self.sums)
+        with reserved(self.sums):  # another process of this home may be in a sum
+            self._remember_alone(attempt, {"key": attempt.key, "there": sorted(there)}, self.sums)
+
+    def _remember_alone(self, attempt: Attempt, summed: dict[str, Any], sums: Path) -> None:
+        known = read_lines(sums)
         if any(one.keys() != summed.keys() for one in known):
-            raise DataError(f"{self.sums} is damaged; restore it from a backup")
+            raise DataError(f"{sums} is damaged; restore it from a backup")
         before = [one for one in known if one["key"] == attempt.key]
         if before and attempt.noise:
             raise PayloadError(
@@ -273,10 +298,10 @@ class SecureSum:
         if any(one != summed for one in before):
             raise PayloadError(
                 "this round was to be summed with other members before: the difference of both sums would be what some "
-                "of them sent; begin it again when the same are there, or begin a new run"
+                "of them sent; begin it again when the same are there, or a new run with another federation.seed"
             )
         if not before:
-            append_line(self.sums, summed)
+            append_line(sums, summed)
 
     def _channel(self, attempt: Attempt, within: Circle, source: str, target: str) -> bytes:
         """The key for what ``source`` seals for ``target``; one of them is this domain."""

@@ -19,7 +19,7 @@ import grpc
 
 from client.secure_sum import SecureSum
 from shared.errors import BudgetError, DataError, IsthmusError, TrainingError
-from shared.payload import MAX_BYTES, AdapterUpdate, Task, run_of, task_from_bytes, update_to_bytes
+from shared.payload import MAX_BYTES, AdapterUpdate, Task, name_of, task_from_bytes, update_to_bytes
 from shared.plan import Plan
 from shared.secure_payload import is_secure
 from shared.secure_sum import task_digest
@@ -79,6 +79,8 @@ class Desk:
         start = time.monotonic()
         self.say(f"round {task.round}: training" if task.kind == "train" else "final adapter: fine-tuning at home")
         if task.kind == "finish":
+            if self.secure is not None:
+                self.secure.drop()
             self.member.finish(task)
             self.say(f"kept the final adapter ({time.monotonic() - start:.1f} s)")
             self.finished.set()
@@ -87,7 +89,8 @@ class Desk:
         if self.secure is None:
             answer = update_to_bytes(self.member.train(task))
         else:
-            cap, key = task.plan.federation.weight_cap, f"{run_of(task)} {task.run} {task.round}"
+            # By what the numbers are made from: a label that the server writes would make two of one.
+            cap, key = task.plan.federation.weight_cap, name_of(task)
             answer = self.secure.announce(self._trained(task), cap, task_digest(raw), key)
         self.say(f"round {task.round}: trained and answered ({time.monotonic() - start:.1f} s)")
         return answer

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from server import registry
@@ -28,7 +27,7 @@ from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors
 from shared.plan import Plan, check_silos
 from shared.processes import check_port, free_port, is_loopback, signals, spawn, stop
-from shared.secure_sum import FEWEST
+from shared.secure_sum import FEWEST, MOST_MEMBERS
 
 ROOT = Path(__file__).resolve().parents[1]  # holds pyproject.toml with [tool.flwr.app]
 POLL_S = 0.3
@@ -64,6 +63,8 @@ def run_server(
     ``run_dir``; both change nothing.
     """
     check(host, clients, wait_s, round_timeout_s, certificates, FEWEST if plan.federation.secure else 1)
+    if plan.federation.secure and clients > MOST_MEMBERS:
+        raise ConfigError(f"--clients: a secure sum takes {MOST_MEMBERS} members at most, found {clients}")
     if not resume:
         check_silos(plan)
     link = SuperLink(run_dir.resolve(), host, port or free_port(), certificates)
@@ -115,8 +116,7 @@ def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> Non
         registry.refuse_used(run_dir)  # before the seconds that the first adapter takes
         adapter, released, base = (start or first_adapter)(plan)
         memory = aggregator_for(plan).init()
-        run = token_hex(16) if plan.federation.secure else ""
-        registry.begin(run_dir, ServerState(1, plan, adapter, released, base, memory, run=run))
+        registry.begin(run_dir, ServerState(1, plan, adapter, released, base, memory))
     for mark in ("done.json", "error.json", "members.json"):
         (run_dir / mark).unlink(missing_ok=True)
 

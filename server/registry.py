@@ -87,7 +87,6 @@ def save_state(run_dir: Path, state: ServerState) -> None:
         "format": FORMAT,
         "round": state.round - 1,
         "base": state.base,
-        "run": state.run,
         "released": sorted(state.released),
         "sha256": hashes,
         "report": state.report,
@@ -113,7 +112,6 @@ def load_state(run_dir: Path, number: int | None = None) -> ServerState:
             base=manifest["base"],
             memory=tensors.get(f"{name}.memory.safetensors"),
             report=manifest["report"],
-            run=str(manifest.get("run", "")),
         )
     except (ConfigError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise FederationError(f"{run_dir}: plan.json or {name}.json is damaged ({error!r:.80}); restore it") from None

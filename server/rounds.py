@@ -28,7 +28,6 @@ class ServerState:
     base: str
     memory: Any = None
     report: dict[str, Any] = field(default_factory=dict)  # of the last round, for the log
-    run: str = ""  # of a secure sum: what tells two runs of one plan apart
 
 
 def step(state: ServerState, carry: Carrier, aggregator: Aggregator) -> ServerState:
@@ -84,7 +83,7 @@ def tasks(state: ServerState, aggregator: Aggregator, kind: str) -> TaskFor:
         # Yes or no: how much would tell a domain how large its kin are.
         kin = kind == "finish" and aggregator.others(state.memory, domain) >= KIN
         adapter = adapter_for(state, aggregator, domain)
-        return Task(kind, state.round, state.plan, adapter, state.base, kin, state.run)
+        return Task(kind, state.round, state.plan, adapter, state.base, kin)
 
     return task_for
 

@@ -42,7 +42,6 @@ class Task:
     adapter: Tensors
     base: str  # fingerprint of the frozen base and its split
     kin: bool = False  # of a ``finish``: whether other domains are in the towers, as the server says
-    run: str = ""  # of a secure sum: what tells two runs of one plan apart
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,6 @@ def task_to_bytes(task: Task) -> bytes:
     head = {"kind": task.kind, "round": str(task.round), "plan": task.plan.to_json(), "base": task.base}
     if task.kin:
         head["kin"] = "yes"
-    if task.run:
-        head["run"] = task.run
     return save(dense(task.adapter), metadata=head)
 
 
@@ -93,9 +90,7 @@ def task_from_bytes(raw: bytes) -> Task:
         raise PayloadError(f"the task's plan cannot be used: {error}") from None
     if (kin := head.get("kin", "")) not in ("", "yes"):
         raise PayloadError(f"expected 'yes' or nothing as 'kin', found {str(kin)[:40]!r}")
-    if not (isinstance(run := head.get("run", ""), str) and len(run) <= MAX_NAME and run.isascii()):
-        raise PayloadError(f"expected a run's name of at most {MAX_NAME} letters, found {str(run)[:80]!r}")
-    return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"), bool(kin), run)
+    return Task(kind, _count(head, "round"), plan, tensors, _text(head, "base"), bool(kin))
 
 
 def update_to_bytes(update: AdapterUpdate) -> bytes:

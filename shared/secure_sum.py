@@ -1,10 +1,14 @@
 """Sums that tell nobody their parts: numbers in a ring, masks that cancel, shares of the keys behind the masks.
 
-Secure aggregation as in Bonawitz et al. (2017) on a sparse graph (Bell et al. 2020, SecAgg+). Each member adds to its
-numbers a mask of its own and one for each of its peers, which the peer takes away. Shares of the keys let the others
-take a mask out of the sum when the member behind it is gone: of a member that answered only its own mask, of one that
-did not only those it has with its peers, so that what a single member sent stays covered. Before they give any share,
-members sign who the server says is there and gone, and go on with what two thirds of them were told.
+Secure aggregation as in Bonawitz et al. (2017). Each member adds to its numbers a mask of its own and one for each of
+its peers, which the peer takes away. Shares of the keys let the others take a mask out of the sum when the member
+behind it is gone: of a member that answered only its own mask, of one that did not only those it has with its peers, so
+that what a single member sent stays covered. Before they give any share, members sign who the server says is there and
+gone, and go on with what two thirds of them were told.
+
+All are each other's peers. On a sparse graph (Bell et al. 2020, SecAgg+) members could be thousands; but a server that
+lies about who is gone strips a member of the few masks it has there with a quarter of all on its side, or with fewer
+whose keys it draws until they are its neighbours.
 """
 
 import hashlib
@@ -30,10 +34,9 @@ Ring = npt.NDArray[np.uint64]  # whole numbers modulo 2^64
 Floats = npt.NDArray[np.float64]
 
 STEP = 2.0**-32  # one unit of the ring
-MOST_MEMBERS = 8192
-MOST = 2.0**31 / MOST_MEMBERS  # a part may be so large that the sum of all stays within the ring's half
+MOST_MEMBERS = 128  # each deals to each
+MOST = 2.0**18  # of a part; the sum of all stays within the ring's half
 FEWEST = 3  # of two, each learns the other's part from the sum
-DEGREE = 100  # peers of a member; with fewer members all are each other's
 SECRET = 32  # bytes
 SHARE = 52  # bytes of one share of it: its number in 4, and a secret that was padded to 48
 
@@ -60,19 +63,15 @@ class Circle:
 
     members: Mapping[str, Announcement]
     digest: bytes  # of all of them: what was made for one circle is worth nothing in another
-    order: tuple[str, ...]  # around a ring, by a hash of fresh keys: nobody chooses a neighbour
 
     def peers(self, name: str) -> tuple[str, ...]:
-        """The ``DEGREE`` nearest on the ring, all others where there are no more; symmetric."""
-        place, count = self.order.index(name), len(self.order)
-        if count <= DEGREE + 1:
-            return tuple(other for other in self.order if other != name)
-        steps = [step for half in range(1, DEGREE // 2 + 1) for step in (half, -half)]
-        return tuple(self.order[(place + step) % count] for step in steps)
+        """All others."""
+        return tuple(other for other in self.members if other != name)
 
-    def threshold(self, name: str) -> int:
+    @property
+    def threshold(self) -> int:
         """How many of a member's shares open a secret of it, of those that its peers and itself hold."""
-        return quorum(len(self.peers(name)) + 1)
+        return quorum(len(self.members))
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,7 @@ def circle(announcements: Sequence[Announcement]) -> Circle:
     if not FEWEST <= len(members) <= MOST_MEMBERS:
         raise PayloadError(f"a secure sum takes {FEWEST} to {MOST_MEMBERS} members, found {len(members)}")
     digest = hashlib.sha256(b"\0".join(one.statement() for one in members.values())).digest()
-    order = sorted(members, key=lambda name: hashlib.sha256(digest + members[name].masking).digest())
-    return Circle(members, digest, tuple(order))
+    return Circle(members, digest)
 
 
 def to_ring(values: Floats) -> Ring:
@@ -162,7 +160,7 @@ def agree(own: X25519PrivateKey, other: bytes, use: str, source: str, target: st
     try:
         secret = own.exchange(X25519PublicKey.from_public_bytes(other))
     except ValueError:
-        raise PayloadError("the public key of a member of the secure sum cannot be used; drop that member") from None
+        raise PayloadError(f"{source!r} and {target!r}: the key of one of them is none; drop that member") from None
     about = json.dumps([use, source, target]).encode()
     return HKDF(hashes.SHA256(), SECRET, within.digest, about).derive(secret)
 
@@ -172,12 +170,12 @@ def seal(key: bytes, text: bytes) -> bytes:
     return ChaCha20Poly1305(key).encrypt(bytes(12), text, None)
 
 
-def unseal(key: bytes, sealed: bytes) -> bytes:
+def unseal(key: bytes, sealed: bytes, dealer: str) -> bytes:
     """Raises PayloadError on what was not sealed under this key."""
     try:
         return ChaCha20Poly1305(key).decrypt(bytes(12), sealed, None)
     except InvalidTag:
-        raise PayloadError("a share was not sealed by the member it is said to come from, for this sum") from None
+        raise PayloadError(f"the share said to be {dealer!r}'s was not sealed by it, for this sum") from None
 
 
 def new_secret() -> bytes:
@@ -187,13 +185,13 @@ def new_secret() -> bytes:
 def shares_of(secret: bytes, name: str, within: Circle) -> dict[str, bytes]:
     """Shamir's shares of a secret of ``name`` for its peers and itself, by holder."""
     holders = sorted((name, *within.peers(name)))
-    made = create_shares(secret, within.threshold(name), len(holders))
+    made = create_shares(secret, within.threshold, len(holders))
     return dict(zip(holders, made, strict=True))
 
 
 def opened(shares: Sequence[bytes], name: str, within: Circle) -> bytes:
     """The secret of ``name`` behind its shares. Raises PayloadError when they are too few or do not fit together."""
-    need = within.threshold(name)
+    need = within.threshold
     if any(len(share) != SHARE for share in shares):  # opening takes a time in proportion to the first
         raise PayloadError(f"a share for {name} is not of {SHARE} bytes; a member sent a wrong one")
     if len(shares) < need:

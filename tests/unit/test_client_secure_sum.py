@@ -34,7 +34,7 @@ def test_a_server_that_swaps_a_key_is_caught(party):
     ("change", "message"),
     [
         (lambda shown, party: [replace(one, masking=bytes(32)) for one in shown], "not signed"),
-        (lambda shown, party: shown[:2], "3 to 8192 members"),
+        (lambda shown, party: shown[:2], "3 to 128 members"),
         (lambda shown, party: shown[1:], "our own keys are not among"),
         (lambda shown, party: [*shown, shown[1]], "named twice"),
         (lambda shown, party: [*shown[:1], *announcements(Party(4, party.identities))[1:]], None),
@@ -275,6 +275,16 @@ def test_identities_from_files(tmp_path):
         read_identity("book", tmp_path / "video", tmp_path)
     with pytest.raises(ConfigError, match="expected node keys"):
         read_identity("book", tmp_path / "book.pub", tmp_path)
+    (tmp_path / "twin.pub").write_bytes((tmp_path / "music.pub").read_bytes())
+    with pytest.raises(ConfigError, match="two names have one key"):
+        read_identity("book", tmp_path / "book", tmp_path)
+    other = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (tmp_path / "twin.pub").write_bytes(
+        other.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    )
+    with pytest.raises(ConfigError, match="expected keys on secp384r1"):
+        read_identity("book", tmp_path / "book", tmp_path)
+    (tmp_path / "twin.pub").unlink()
     (tmp_path / "music.pub").unlink()
     with pytest.raises(ConfigError, match="of 3 members or more, found 2"):
         read_identity("book", tmp_path / "book", tmp_path)

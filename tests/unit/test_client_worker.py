@@ -15,7 +15,7 @@ from client.relay import call, relay
 from client.secure_sum import SecureSum, strangers
 from client.worker import Desk, serving
 from shared.errors import BudgetError, DataError, TrainingError
-from shared.payload import AdapterUpdate, Task, task_to_bytes, update_from_bytes
+from shared.payload import AdapterUpdate, Task, name_of, task_to_bytes, update_from_bytes
 from shared.secure_payload import announcement_from, deal
 from shared.wire import Answer, answer_to_record, question_to_record, task_to_record
 
@@ -156,7 +156,7 @@ def test_in_a_secure_sum_the_update_stays(desk, socket):
     raw = ask(socket, asked).raw
     assert announcement_from(raw).name == "video"
     assert announcement_from(raw).task == sha256(asked).hexdigest()
-    assert desk.secure.attempt.key.endswith(" 1")  # the run and its round
+    assert desk.secure.attempt.key == name_of(secret_task())
     assert desk.member.trained == [1]
     assert "not signed" in ask(socket, deal([replace(announcement_from(raw), masking=bytes(32))])).reason
     assert ask(socket, task_to_bytes(task("finish"))).reason == ""
@@ -179,14 +179,28 @@ def raised(error):
     raise error
 
 
-def test_two_runs_of_one_plan_are_two(desk, socket):
-    """Else who was there once would have to be there in every run of that plan."""
+def test_the_same_numbers_are_one_sum_in_whatever_run(desk, socket):
+    """Else a server that gives one training two names has two sums of it, with different members."""
     desk.secure = SecureSum(strangers(["video"])["video"])
-    keys = set()
-    for name in ("one", "two"):
-        ask(socket, task_to_bytes(replace(secret_task(), run=name)))
-        keys.add(desk.secure.attempt.key)
-    assert len(keys) == 2
+    task, keys = secret_task(), []
+    for one in (
+        task,
+        task,
+        replace(task, round=2),
+        replace(task, adapter={name: value + 1 for name, value in task.adapter.items()}),
+    ):
+        ask(socket, task_to_bytes(one))
+        keys.append(desk.secure.attempt.key)
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_after_the_run_nothing_is_held(desk, socket):
+    desk.secure = SecureSum(strangers(["video"])["video"])
+    ask(socket, task_to_bytes(secret_task()))
+    assert desk.secure.attempt is not None
+    ask(socket, task_to_bytes(replace(secret_task(), kind="finish")))
+    assert desk.secure.attempt is None
 
 
 def test_no_worker(tmp_path):

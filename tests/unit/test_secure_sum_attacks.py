@@ -65,7 +65,7 @@ class Lies:
         told = dict.fromkeys(self.honest, (names, ()))
         told |= {name: (names - {"d000"}, {"d000"}) for name in self.honest[1::2]}
         seeds, keys = self.shares(told)
-        return min(seeds["d000"], keys["d000"]) >= self.within.threshold("d000")
+        return min(seeds["d000"], keys["d000"]) >= self.within.threshold
 
     def stripped(self, told_by):
         """Whether d000's masks all come off: its own, and those with members whose keys open.
@@ -78,7 +78,7 @@ class Lies:
         self.begin(lambda name, others: [*few, *self.bad] if name == "d000" else others)
         gone = told_by(self.honest[1:], few, len(names) - need)
         seeds, keys = self.shares({name: (set(names) - away, away) for name, away in gone.items()})
-        return min([seeds["d000"], *(keys[name] for name in few)]) >= self.within.threshold("d000")
+        return min([seeds["d000"], *(keys[name] for name in few)]) >= self.within.threshold
 
 
 def one_list(members, few, most):

@@ -5,9 +5,7 @@ import pytest
 from support.fake_member import fake_plan, fake_start
 
 from server import launch, registry
-from server.aggregate import aggregator_for
 from server.launch import run_server, spell
-from server.rounds import tasks
 from server.superlink import Certificates, SuperLink, staged
 from shared.errors import ConfigError, FederationError
 from shared.plan import check_silos, read_plan
@@ -78,18 +76,6 @@ def test_members_get_what_is_shipped_and_nothing_else(tmp_path):
 def test_a_run_directory_in_use_is_refused(tmp_path):
     with registry.owned(tmp_path, "server"), pytest.raises(FederationError, match="another server works in"):
         run(tmp_path)
-
-
-def test_each_run_of_secure_sums_has_a_name_of_its_own(tmp_path):
-    names = []
-    for place in ("one", "two"):
-        launch.prepare(tmp_path / place, fake_plan(secure=True), fake_start, resume=False)
-        names.append(registry.load_state(tmp_path / place).run)
-        launch.prepare(tmp_path / place, fake_plan(secure=True), fake_start, resume=True)
-        state = registry.load_state(tmp_path / place)
-        assert state.run == names[-1] == tasks(state, aggregator_for(state.plan), "train")("").run
-    assert len(set(names)) == 2
-    assert min(map(len, names)) == 32
 
 
 def test_a_run_of_another_plan_is_not_resumed(tmp_path):

@@ -98,7 +98,6 @@ def test_domain_names_are_short_and_printable(domain):
         ({"plan": '{"train": {"lr": 1%s}}' % ("0" * 400)}, "plan cannot be used"),
         ({"base": None}, "has no 'base'"),
         ({"kin": "many"}, "expected 'yes' or nothing as 'kin', found 'many'"),
-        ({"run": "r" * 65}, "expected a run's name of at most 64 letters"),
     ],
 )
 def test_tasks_that_are_none(change, message):
