@@ -29,6 +29,7 @@ from shared.secure_sum import (
     Ring,
     agree,
     circle,
+    digest_of,
     mask,
     new_secret,
     pair_mask,
@@ -94,8 +95,8 @@ class Attempt:
     noise: float  # what all shares of it come to at least, standard deviation on each number but the weight
     masking: X25519PrivateKey
     sealing: X25519PrivateKey
-    seed: bytes = field(default_factory=new_secret, repr=False)  # of the mask that no peer takes away
-    adds: bool = True  # whether it weighs anything
+    seed: bytes = field(repr=False)  # of the mask that no peer takes away
+    adds: bool  # whether it weighs anything
     due: str = payload.DEAL  # the only step that is answered now
     circle: Circle | None = None  # from DEAL on
     # By dealer: shares of its seed, of its key.
@@ -130,11 +131,11 @@ class SecureSum:
         weight = min(update.weight, cap, MOST)  # more would not fit, and count for less than its update
         parts = [update.delta[name].astype(np.float64).ravel() for name in sorted(update.delta)]
         numbers = to_ring(np.concatenate([*(weight * part for part in parts), [weight]]))
-        masking, sealing = X25519PrivateKey.generate(), X25519PrivateKey.generate()
+        masking, sealing, seed = X25519PrivateKey.generate(), X25519PrivateKey.generate(), new_secret()
         keys = (masking.public_key().public_bytes_raw(), sealing.public_key().public_bytes_raw())
-        plain = Announcement(self.identity.name, task, *keys)
+        plain = Announcement(self.identity.name, task, *keys, digest_of(seed))
         own = replace(plain, signature=sign(self.identity.key, plain.statement()))
-        self.attempt = Attempt(key, own, numbers, noise, masking, sealing, adds=bool(numbers[-1]))
+        self.attempt = Attempt(key, own, numbers, noise, masking, sealing, seed, bool(numbers[-1]))
         return payload.announced(own)
 
     def drop(self) -> None:

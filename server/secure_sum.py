@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from server.rounds import Carrier, TaskFor
 from shared import secure_payload as payload
@@ -23,7 +22,8 @@ from shared.secure_sum import (
     circle,
     from_ring,
     mask,
-    opened,
+    opened_key,
+    opened_seed,
     pair_mask,
     task_digest,
 )
@@ -171,11 +171,9 @@ def left_masks(within: Circle, seeds: Shares, keys: Shares, count: int) -> Ring:
     """
     left = np.zeros(count, np.uint64)
     for name, shares in seeds.items():
-        left += mask(opened(shares, name, within), count)
+        left += mask(opened_seed(shares, name, within), count)
     for name, shares in keys.items():
-        key = X25519PrivateKey.from_private_bytes(opened(shares, name, within))
-        if key.public_key().public_bytes_raw() != within.members[name].masking:
-            raise PayloadError(f"the shares opened another key than that of {name}; a member sent a wrong one")
+        key = opened_key(shares, name, within)
         for peer in within.peers(name):
             if peer in seeds:
                 left -= pair_mask(key, name, within.members[peer], within, count)

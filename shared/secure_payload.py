@@ -133,7 +133,7 @@ def _names(head: Head, key: str) -> frozenset[str]:
 
 
 def _announcement(one: Announcement) -> Head:
-    keys = {"masking": one.masking, "sealing": one.sealing, "signature": one.signature}
+    keys = {"masking": one.masking, "sealing": one.sealing, "seed": one.seed, "signature": one.signature}
     return {"name": one.name, "task": one.task, **{key: _text(raw) for key, raw in keys.items()}}
 
 
@@ -145,8 +145,8 @@ def _to_announcement(head: Any) -> Announcement:
         raise PayloadError(f"expected a domain name of at most {MAX_NAME} printable letters, found {str(name)[:80]!r}")
     if not (isinstance(task, str) and len(task) == DIGEST):
         raise PayloadError(f"expected the digest of a task of a secure sum, found something else; {OTHER}")
-    masking, sealing, signature = (_bytes(head.get(key)) for key in ("masking", "sealing", "signature"))
-    return Announcement(name, task, masking, sealing, signature)
+    masking, sealing, seed, signature = (_bytes(head.get(key)) for key in ("masking", "sealing", "seed", "signature"))
+    return Announcement(name, task, masking, sealing, seed, signature)
 
 
 def _text(raw: bytes) -> str:

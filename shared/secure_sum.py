@@ -14,7 +14,7 @@ whose keys it draws until they are its neighbours.
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +49,13 @@ class Announcement:
     task: str  # of the bytes that it was handed: who sums does one thing, or a sum would tell who did another
     masking: bytes  # X25519 public keys
     sealing: bytes
+    seed: bytes  # digest of the mask's: shares that open another hold a wrong one
     signature: bytes = b""
 
     def statement(self) -> bytes:
         """What is signed."""
-        words = [self.name, self.task, self.masking.hex(), self.sealing.hex()]
-        return b"isthmus secure sum 2\0" + json.dumps(words).encode()
+        words = [self.name, self.task, self.masking.hex(), self.sealing.hex(), self.seed.hex()]
+        return b"isthmus secure sum 3\0" + json.dumps(words).encode()
 
 
 @dataclass(frozen=True)
@@ -189,17 +190,41 @@ def shares_of(secret: bytes, name: str, within: Circle) -> dict[str, bytes]:
     return dict(zip(holders, made, strict=True))
 
 
-def opened(shares: Sequence[bytes], name: str, within: Circle) -> bytes:
-    """The secret of ``name`` behind its shares. Raises PayloadError when they are too few or do not fit together."""
-    need = within.threshold
-    if any(len(share) != SHARE for share in shares):  # opening takes a time in proportion to the first
-        raise PayloadError(f"a share for {name} is not of {SHARE} bytes; a member sent a wrong one")
+def digest_of(seed: bytes) -> bytes:
+    """What an announcement binds a mask's seed by."""
+    return hashlib.sha256(b"isthmus secure sum, seed\0" + seed).digest()
+
+
+def opened_seed(shares: Sequence[bytes], name: str, within: Circle) -> bytes:
+    """Of the mask that ``name`` has for itself. Raises PayloadError, as ``_opened``."""
+    return _opened(shares, name, within, lambda seed: digest_of(seed) == within.members[name].seed)
+
+
+def opened_key(shares: Sequence[bytes], name: str, within: Circle) -> X25519PrivateKey:
+    """Of the masks that ``name`` shares with its peers. Raises PayloadError, as ``_opened``."""
+
+    def right(raw: bytes) -> bool:
+        public = X25519PrivateKey.from_private_bytes(raw).public_key()
+        return public.public_bytes_raw() == within.members[name].masking
+
+    return X25519PrivateKey.from_private_bytes(_opened(shares, name, within, right))
+
+
+def _opened(shares: Sequence[bytes], name: str, within: Circle, right: Callable[[bytes], bool]) -> bytes:
+    """The ``right`` secret behind shares of which some may be wrong, as long as some run of them, in a circle, is not.
+
+    Raises PayloadError when they are too few, or no such run opens it.
+    """
+    need, fit = within.threshold, [share for share in shares if len(share) == SHARE]  # its time grows with a share's
     if len(shares) < need:
         raise PayloadError(f"{len(shares)} of the {need} shares needed for {name} came; too many members are gone")
-    try:
-        secret = bytes(combine_shares(list(shares[:need])))
-    except (ValueError, IndexError):
-        secret = b""
-    if len(secret) != SECRET:
-        raise PayloadError(f"the shares for {name} do not fit together; a member sent a wrong one")
-    return secret
+    for start in range(len(fit)):
+        try:
+            secret = bytes(combine_shares((fit[start:] + fit[:start])[:need]))
+        except (ValueError, IndexError):
+            continue
+        if len(secret) == SECRET and right(secret):
+            return secret
+        if len(fit) <= need:  # each start has the same
+            break
+    raise PayloadError(f"the shares for {name} do not fit together; members sent wrong ones")

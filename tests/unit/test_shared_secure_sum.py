@@ -14,9 +14,11 @@ from shared.secure_sum import (
     Announcement,
     agree,
     circle,
+    digest_of,
     from_ring,
     mask,
-    opened,
+    opened_key,
+    opened_seed,
     pair_mask,
     seal,
     shares_of,
@@ -24,12 +26,14 @@ from shared.secure_sum import (
     unseal,
 )
 
+SEED = b"s" * 32
+
 
 def members(count):
     """(circle, masking keys by name) of so many."""
     keys = {f"d{row:03d}": X25519PrivateKey.generate() for row in range(count)}
     public = {name: key.public_key().public_bytes_raw() for name, key in keys.items()}
-    return circle([Announcement(name, "0" * 64, raw, raw) for name, raw in public.items()]), keys
+    return circle([Announcement(name, "0" * 64, raw, raw, digest_of(SEED)) for name, raw in public.items()]), keys
 
 
 @given(st.lists(st.floats(-MOST / 2, MOST / 2), min_size=1, max_size=6))
@@ -87,15 +91,30 @@ def test_a_seal_holds_for_its_use_its_ends_and_its_circle():
 
 def test_shares_open_a_secret_from_the_threshold_on():
     within, _ = members(5)
-    shares = list(shares_of(b"s" * 32, "d002", within).values())
+    shares = list(shares_of(SEED, "d002", within).values())
     assert (len(shares), within.threshold) == (5, 4)
-    assert opened(shares[1:], "d002", within) == b"s" * 32
+    assert opened_seed(shares[1:], "d002", within) == SEED
     with pytest.raises(PayloadError, match="3 of the 4 shares"):
-        opened(shares[:3], "d002", within)
-    with pytest.raises(PayloadError, match="not of 52 bytes"):
-        opened([shares[0] * 1000, *shares[1:4]], "d002", within)
-    with pytest.raises(PayloadError, match="do not fit together"):
-        opened([*shares[:3], shares[3][:-1] + bytes([shares[3][-1] ^ 1])], "d002", within)
+        opened_seed(shares[:3], "d002", within)
+    for wrong in (shares[3] * 1000, altered(shares[3])):
+        with pytest.raises(PayloadError, match="do not fit together"):
+            opened_seed([*shares[:3], wrong], "d002", within)
+
+
+def altered(share):
+    return share[:-1] + bytes([share[-1] ^ 1])
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 4, 6])
+def test_a_wrong_share_among_enough_spoils_nothing(wrong):
+    within, keys = members(7)
+    for secret, found in (
+        (SEED, lambda shares: opened_seed(shares, "d002", within)),
+        (keys["d002"].private_bytes_raw(), lambda shares: opened_key(shares, "d002", within).private_bytes_raw()),
+    ):
+        shares = list(shares_of(secret, "d002", within).values())
+        for bad in (altered(shares[wrong]), b"", shares[wrong] * 2, bytes(52)):
+            assert found([*shares[:wrong], bad, *shares[wrong + 1 :]]) == secret
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 50, MOST_MEMBERS])
