@@ -96,7 +96,7 @@ class Attempt:
     masking: X25519PrivateKey
     sealing: X25519PrivateKey
     seed: bytes = field(repr=False)  # of the mask that no peer takes away
-    adds: bool  # whether it weighs anything
+    adding: set[str]  # who says that it weighs anything, this member and those who dealt
     due: str = payload.DEAL  # the only step that is answered now
     circle: Circle | None = None  # from DEAL on
     # By dealer: shares of its seed, of its key.
@@ -135,7 +135,7 @@ class SecureSum:
         keys = (masking.public_key().public_bytes_raw(), sealing.public_key().public_bytes_raw())
         plain = Announcement(self.identity.name, task, *keys, digest_of(seed))
         own = replace(plain, signature=sign(self.identity.key, plain.statement()))
-        self.attempt = Attempt(key, own, numbers, noise, masking, sealing, seed, bool(numbers[-1]))
+        self.attempt = Attempt(key, own, numbers, noise, masking, sealing, seed, {own.name} if numbers[-1] else set())
         return payload.announced(own)
 
     def drop(self) -> None:
@@ -187,7 +187,7 @@ class SecureSum:
             shares_of(secret, name, within) for secret in (attempt.seed, attempt.masking.private_bytes_raw())
         )
         attempt.held[name] = (seeds[name], keys[name])
-        adds = bytes([attempt.adds])
+        adds = bytes([name in attempt.adding])
         sealed = {
             peer: seal(self._channel(attempt, within, name, peer), seeds[peer] + keys[peer] + adds)
             for peer in within.peers(name)
@@ -195,11 +195,7 @@ class SecureSum:
         return payload.blobs(payload.DEALT, pairs=sealed)
 
     def _mask(self, attempt: Attempt, pairs: dict[str, bytes]) -> bytes:
-        """The update under its own mask and those shared with each peer who dealt.
-
-        As many as are needed must add something: of a task made so that others learn nothing from it, or of one that
-        they cannot learn from, the sum would be the update of who does.
-        """
+        """The update under its own mask and those shared with each peer who dealt."""
         within, name = attempt.circle, self.identity.name
         assert within is not None  # DEAL came before
         if unknown := sorted(pairs.keys() - set(within.peers(name))):
@@ -207,17 +203,12 @@ class SecureSum:
         if len(pairs) + 1 < self.need:
             raise PayloadError(f"{len(pairs) + 1} members dealt shares, {self.need} are needed")
         self.attempt = None  # breaking off below, it may not go on: shares would be held that no mask stands for
-        adding = int(attempt.adds)
         for peer, sealed in pairs.items():
             dealt = unseal(self._channel(attempt, within, peer, name), sealed, peer)
             both, adds = dealt[:-1], dealt[-1:]
             attempt.held[peer] = (both[: len(both) // 2], both[len(both) // 2 :])
-            adding += adds == b"\1"
-        if adding < self.need:
-            raise PayloadError(
-                f"{adding} members learnt something from this task, {self.need} are needed: the sum would tell of few; "
-                "the others have the reason in their own logs"
-            )
+            if adds == b"\1":
+                attempt.adding.add(peer)
         total = self._noised(attempt) + mask(attempt.seed, len(attempt.numbers))
         for peer in pairs:
             total = total + pair_mask(attempt.masking, name, within.members[peer], within, len(total))
@@ -237,7 +228,11 @@ class SecureSum:
         return attempt.numbers + to_ring(np.append(attempt.noise / math.sqrt(self.need) * drawn, 0.0))
 
     def _attend(self, attempt: Attempt, told: Attendance) -> bytes:
-        """A signature under who is there and who is gone; with those of others it proves what they were told."""
+        """A signature under who is there and who is gone; with those of others it proves what they were told.
+
+        Of those who are there as many as are needed must add something: of a task made so that others learn nothing
+        from it, or of one that they cannot learn from, the sum would be the update of who does.
+        """
         within, name = attempt.circle, self.identity.name
         assert within is not None
         near = told.among({name, *within.peers(name)})
@@ -246,6 +241,12 @@ class SecureSum:
             raise PayloadError("who is there and who is gone does not fit who dealt; begin the round again")
         if len(told.there) < self.need:
             raise PayloadError(f"{len(told.there)} members are there, {self.need} are needed")
+        if len(attempt.adding & told.there) < self.need:
+            self.attempt = None  # asked about others, it would tell who they are
+            raise PayloadError(
+                f"fewer than the {self.need} that are needed learnt anything from this task: the sum would tell of few; "
+                "who did not has the reason in its own log"
+            )
         self._remember(attempt, told.there)
         attempt.told, attempt.due = told, payload.OPEN
         return payload.attended(sign(self.identity.key, told.statement(within)))

@@ -115,8 +115,17 @@ def test_where_few_learnt_anything_there_is_no_sum(count, learning):
     party.updates |= {name: replace(party.updates[name], weight=0.0) for name in party.names[learning:]}
     with pytest.raises(FederationError, match=f"0 of {count} members answered"):
         party.run()
-    need = quorum(count)
-    assert f"{learning} members learnt something from this task, {need} are needed" in party.told[party.names[0]]
+    assert f"fewer than the {quorum(count)} that are needed learnt anything" in party.told[party.names[0]]
+
+
+def test_who_learnt_something_and_is_gone_does_not_count():
+    party = Party(9)
+    party.updates |= {name: replace(party.updates[name], weight=0.0) for name in party.names[6:]}
+    check(party, party.run())
+    party.silent = {"mask": {party.names[0]}}  # eight are there, of whom five add anything
+    with pytest.raises(FederationError, match="0 of 8 members answered"):
+        party.run()
+    assert "fewer than the 6 that are needed learnt anything" in party.told[party.names[1]]
 
 
 def test_who_learnt_nothing_is_one_of_the_sum_and_moves_nothing():
