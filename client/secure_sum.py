@@ -244,8 +244,8 @@ class SecureSum:
         if len(attempt.adding & told.there) < self.need:
             self.attempt = None  # asked about others, it would tell who they are
             raise PayloadError(
-                f"fewer than the {self.need} that are needed learnt anything from this task: the sum would tell of few; "
-                "who did not has the reason in its own log"
+                f"fewer than the {self.need} that are needed learnt anything from this task: the sum would tell "
+                "of few; who did not has the reason in its own log"
             )
         self._remember(attempt, told.there)
         attempt.told, attempt.due = told, payload.OPEN
