@@ -2,9 +2,12 @@
 
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from support.secure_party import Party, announcements
+from support.tiny_members import first_task, tiny_plan
 
 from shared import secure_payload as payload
 from shared.errors import PayloadError
@@ -119,3 +122,20 @@ def test_all_who_open_were_told_the_same(party):
     lies.begin()
     seeds, keys = lies.shares({"d000": most, "d001": most, "d002": other, "d003": most})
     assert (set(seeds.values()), keys.total()) == ({3}, 0)
+
+
+def test_what_no_mask_hides_units_that_answer_to_one_domain_have_its_part_alone(members, tiny_base):
+    """The server writes the model (Fowl et al. 2022): docs/privacy.md tells so, and that only epsilon bounds it."""
+    plan = tiny_plan(tiny_base, "train.weight_decay=0.0")
+    task, _ = first_task(plan)
+    adapter = {name: value.copy() for name, value in task.adapter.items()}
+    texts = [member.corpus(plan).space.base.numpy() for member in members]  # of catalogues, which may be public
+    others = np.concatenate(texts[1:])
+    own = max(texts[0], key=lambda x: x @ x - (others @ x).max())
+    bar = (own @ own + (others @ own).max()) / 2
+    adapter["item.inner.weight"][0], adapter["item.inner.bias"][0] = own, -bar
+    assert np.abs(own).max() < bar < 1  # no number that looks odd
+    parts = [member.train(replace(task, adapter=adapter)).delta["item.outer.weight"] for member in members]
+    assert np.abs(parts[0][:, 0]).max() > 1e-4
+    assert [np.abs(part[:, 0]).max() for part in parts[1:]] == [0.0] * len(members[1:])
+    assert min(np.abs(part[:, 1:]).max() for part in parts) > 1e-4
