@@ -83,14 +83,18 @@ class Sequential(nn.Module):
         self.repeat = nn.Parameter(torch.tensor(-0.8))  # in tens, as in our own model
 
     def forward(
-        self, batch: Batch, at: tuple[torch.Tensor, torch.Tensor], among: torch.Tensor | None = None
+        self,
+        batch: Batch,
+        at: tuple[torch.Tensor, torch.Tensor],
+        among: torch.Tensor | None = None,
+        vectors: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Scores of the whole catalogue at chosen events, or of the items ``among``, which are in order and hold all of
-        the batch: (positions, items)."""
+        the batch: (positions, items). ``vectors`` are the items' as they come, where they are at hand."""
         bias = self.items.bias if among is None else self.items.bias[among]
         if among is not None:  # no other item takes part, so no other vector is made
             batch = batch._replace(items=torch.searchsorted(among, batch.items.contiguous()))
-        inputs, outputs = self.items(among)
+        inputs, outputs = vectors or self.items(among)
         known = inputs[batch.items] * batch.mask[..., None]  # a place without an event holds no item
         h = self.dropout(known * WIDTH**0.5 + self.place(torch.arange(batch.items.shape[1])))
         for block in self.blocks:
@@ -131,11 +135,14 @@ def recommender(model: Sequential, corpus: Corpus) -> Recommend:
 
     def recommend(cases: Cases) -> Score:
         model.eval()
+        with torch.no_grad():
+            vectors = model.items()  # once for all
 
         @torch.no_grad()
         def score(rows: Ints) -> torch.Tensor:
             batch = pad(cases.histories, rows, cases.users[rows], MAX_HISTORY)
-            scores: torch.Tensor = model(batch, (torch.arange(len(rows)), (batch.mask.sum(1) - 1).clamp(min=0)))
+            last = (torch.arange(len(rows)), (batch.mask.sum(1) - 1).clamp(min=0))
+            scores: torch.Tensor = model(batch, last, vectors=vectors)
             scores[~batch.mask.any(1)] = popular
             older = met_before(cases.histories, rows, MAX_HISTORY)
             return scores.index_put(older, (10 * model.repeat).expand(len(older[0])), accumulate=True)
