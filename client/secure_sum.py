@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -235,9 +235,7 @@ class SecureSum:
         """
         within, name = attempt.circle, self.identity.name
         assert within is not None
-        near = told.among({name, *within.peers(name)})
-        unknown = (told.there | told.gone) - within.members.keys()
-        if unknown or told.there & told.gone or near.there | near.gone != attempt.held.keys() or name not in near.there:
+        if told.there & told.gone or told.there | told.gone != attempt.held.keys() or name not in told.there:
             raise PayloadError("who is there and who is gone does not fit who dealt; begin the round again")
         if len(told.there) < self.need:
             raise PayloadError(f"{len(told.there)} members are there, {self.need} are needed")
@@ -272,9 +270,8 @@ class SecureSum:
                 "needed: others are gone, or were told something else; begin the round again"
             )
         self.attempt = None
-        near = told.among(attempt.held)
-        seeds = {one: attempt.held[one][0] for one in near.there}
-        keys = {one: attempt.held[one][1] for one in near.gone}
+        seeds = {one: attempt.held[one][0] for one in told.there}
+        keys = {one: attempt.held[one][1] for one in told.gone}
         return payload.blobs(payload.OPENED, seeds=seeds, keys=keys)
 
     def _remember(self, attempt: Attempt, there: frozenset[str]) -> None:
@@ -284,26 +281,25 @@ class SecureSum:
         """
         if self.sums is None:
             return
+        summed = {"key": attempt.key, "there": sorted(there)}
         with reserved(self.sums):  # another process of this home may be in a sum
-            self._remember_alone(attempt, {"key": attempt.key, "there": sorted(there)}, self.sums)
-
-    def _remember_alone(self, attempt: Attempt, summed: dict[str, Any], sums: Path) -> None:
-        known = read_lines(sums)
-        if any(one.keys() != summed.keys() for one in known):
-            raise DataError(f"{sums} is damaged; restore it from a backup")
-        before = [one for one in known if one["key"] == attempt.key]
-        if before and attempt.noise:
-            raise PayloadError(
-                "this round was summed before: once more, under fresh noise, it would tell more than was promised; "
-                "go on with the next"
-            )
-        if any(one != summed for one in before):
-            raise PayloadError(
-                "this round was to be summed with other members before: the difference of both sums would be what some "
-                "of them sent; begin it again when the same are there, or a new run with another federation.seed"
-            )
-        if not before:
-            append_line(sums, summed)
+            known = read_lines(self.sums)
+            if any(one.keys() != summed.keys() for one in known):
+                raise DataError(f"{self.sums} is damaged; restore it from a backup")
+            before = [one for one in known if one["key"] == attempt.key]
+            if before and attempt.noise:
+                raise PayloadError(
+                    "this round was summed before: once more, under fresh noise, it would tell more than was promised; "
+                    "go on with the next"
+                )
+            if any(one != summed for one in before):
+                raise PayloadError(
+                    "this round was to be summed with other members before: the difference of both sums would be what "
+                    "some of them sent; begin it again when the same are there, or a new run with another "
+                    "federation.seed"
+                )
+            if not before:
+                append_line(self.sums, summed)
 
     def _channel(self, attempt: Attempt, within: Circle, source: str, target: str) -> bytes:
         """The key for what ``source`` seals for ``target``; one of them is this domain."""

@@ -62,9 +62,7 @@ def run_server(
     Raises ConfigError when the settings cannot work, FederationError when another server works in
     ``run_dir``; both change nothing.
     """
-    check(host, clients, wait_s, round_timeout_s, certificates, FEWEST if plan.federation.secure else 1)
-    if plan.federation.secure and clients > MOST_MEMBERS:
-        raise ConfigError(f"--clients: a secure sum takes {MOST_MEMBERS} members at most, found {clients}")
+    check(host, clients, wait_s, round_timeout_s, certificates, plan.federation.secure)
     if not resume:
         check_silos(plan)
     link = SuperLink(run_dir.resolve(), host, port or free_port(), certificates)
@@ -89,13 +87,13 @@ def run_server(
 
 
 def check(
-    host: str, clients: int, wait_s: float, round_timeout_s: float, certificates: Certificates | None, fewest: int = 1
+    host: str, clients: int, wait_s: float, round_timeout_s: float, certificates: Certificates | None, secure: bool
 ) -> None:
     """Raises ConfigError on settings that cannot work or would put updates on a network in clear."""
     if clients < 1:
         raise ConfigError(f"expected at least 1 client, found {clients}")
-    if clients < fewest:
-        raise ConfigError(f"a secure sum takes {fewest} domains at least, found {clients}; ask for more with --clients")
+    if secure and not FEWEST <= clients <= MOST_MEMBERS:
+        raise ConfigError(f"--clients: a secure sum takes {FEWEST} to {MOST_MEMBERS} domains, found {clients}")
     if min(wait_s, round_timeout_s) <= 0:
         raise ConfigError(f"expected waits above 0 s, found {min(wait_s, round_timeout_s):g}")
     if certificates is None and not is_loopback(host):

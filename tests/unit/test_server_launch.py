@@ -20,7 +20,8 @@ def run(run_dir, secure=False, **settings):
     ("settings", "message"),
     [
         ({"clients": 0}, "at least 1 client"),
-        ({"clients": 2, "secure": True}, "a secure sum takes 3 domains at least, found 2"),
+        ({"clients": 2, "secure": True}, "a secure sum takes 3 to 128 domains, found 2"),
+        ({"clients": 129, "secure": True}, "a secure sum takes 3 to 128 domains, found 129"),
         ({"wait_s": 0.0}, "waits above 0 s"),
         ({"host": "0.0.0.0"}, "open to a network: make certificates"),
         ({"host": "fed.example.org"}, "open to a network: make certificates"),

@@ -107,9 +107,11 @@ def altered(share, place=-1):
     return bytes(raw)
 
 
-@pytest.mark.parametrize("wrong", [0, 1, 4, 6])
-def test_a_wrong_share_among_enough_spoils_nothing(wrong):
-    within, keys = members(7)
+@pytest.mark.parametrize(
+    ("count", "wrong"), [(7, 0), (7, 1), (7, 4), (7, 6), (24, 0), (24, 9), (24, 16), (24, 23), (30, 14)]
+)
+def test_a_wrong_share_among_enough_spoils_nothing(count, wrong):
+    within, keys = members(count)
     public = within.members["d002"].masking  # bits of a private key that count for nothing may come out otherwise
     for secret, right in (
         (SEED, lambda shares: opened_seed(shares, "d002", within) == SEED),
@@ -177,3 +179,14 @@ def test_foreign_bytes_are_refused_in_words(raw):
 
 def test_a_task_never_looks_like_a_secure_sum():
     assert int.from_bytes(payload.MAGIC[:8], "little") > MAX_HEADER
+
+
+def test_a_member_that_lies_costs_the_server_few_openings(monkeypatch):
+    within, _ = members(24)
+    tried, shares = [], list(shares_of(SEED, "d002", within).values())
+    monkeypatch.setattr("shared.secure_sum.combine_shares", lambda some: tried.append(1) or b"")
+    for came, most in ((shares, 3), (shares[:17], 8), (shares[:16], 1)):
+        tried.clear()
+        with pytest.raises(PayloadError, match="do not fit together"):
+            opened_seed(came, "d002", within)
+        assert 1 <= len(tried) <= most + 1
