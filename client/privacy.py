@@ -6,12 +6,11 @@ before anything is clipped. The loss is a sum over users; negatives come from th
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
 from torch import nn
 from torch.nn import functional as F
 
@@ -29,6 +28,9 @@ from shared.ledger import GaussianSteps
 from shared.model import Recommender, Space, shared_parameters
 from shared.plan import Plan
 from shared.towers import prepare, recency_mean, similar
+
+if TYPE_CHECKING:
+    from opacus.optimizers import DPOptimizer
 
 HELD = 2**24  # numbers of per-user gradients held at a time: 64 MB, and some times that in activations
 MOST_HELD = 256  # users, however few numbers are released of each
@@ -142,6 +144,8 @@ class PerUserGradients:
         self.vectors = None if any(".lora_" in name for name in self.named) else model.encode(space)
         still = not plan.adversary.weight and not any(name.startswith("item.") for name in self.named)
         self.items = model.items(self.vectors).detach() if still and self.vectors is not None else None
+        from opacus import GradSampleModule  # half of what a command takes to begin, and few train under a promise
+
         self.hooks = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=False)
 
     def close(self) -> None:
@@ -153,10 +157,12 @@ class PerUserGradients:
                     delattr(value, name)
         self.model.eval()
 
-    def optimizer(self, noise_multiplier: float, expected_users: float) -> DPOptimizer:
+    def optimizer(self, noise_multiplier: float, expected_users: float) -> "DPOptimizer":
         """Adam on the clipped and noised sum, divided by the expected (not the actual) number of users.
 
         Expected of those ``declared``: the true number is nobody's to learn from the length of a step."""
+        from opacus.optimizers import DPOptimizer  # as above
+
         inner = torch.optim.Adam(self.named.values(), lr=self.plan.privacy.lr)
         return DPOptimizer(
             inner,
@@ -166,7 +172,7 @@ class PerUserGradients:
             loss_reduction="sum",
         )
 
-    def noisy_step(self, optimizer: DPOptimizer, groups: Iterable[Lot], chance: Chance) -> None:
+    def noisy_step(self, optimizer: "DPOptimizer", groups: Iterable[Lot], chance: Chance) -> None:
         """One step over the whole lot, a group of users at a time. An empty lot still releases its noise."""
         for value in self.named.values():
             value.summed_grad = torch.zeros_like(value)  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ from shared.secure_sum import FEWEST, MOST_MEMBERS
 
 ROOT = Path(__file__).resolve().parents[1]  # holds pyproject.toml with [tool.flwr.app]
 POLL_S = 0.3
-ASK_S = 10.0  # each question to Flower's command line costs a second of CPU
+ASK_S = 30.0  # each question to Flower's command line costs two seconds of a core
 LOOKED_S = 1.0  # who looks whether the run is alive (server/glance.py) holds its lock for an instant
 INTERRUPTED = 130
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import wilcoxon
 
 from client.evaluate import OF_STRATUM
 from shared.errors import ConfigError
@@ -98,6 +97,8 @@ def _spelt(drawn: Floats, by_seed: Floats) -> dict[str, float]:
 
 def paired(one: Mapping[str, Cell], other: Mapping[str, Cell]) -> dict[str, Any]:
     """``one`` less ``other`` on the same cases: per domain and macro, with the p value of Wilcoxon's signed ranks."""
+    from scipy.stats import wilcoxon  # slow to import, and only who compares needs it
+
     less = {name: [mine - its for mine, its in zip(one[name], other[name], strict=True)] for name in one}
     answer = figure(less)
     for name, parts in less.items():

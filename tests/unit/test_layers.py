@@ -63,6 +63,14 @@ def test_the_relay_starts_light():
     assert done.stdout.strip() == "[]"
 
 
+def test_commands_start_without_what_few_of_them_use():
+    slow = ["opacus", "scipy", "sympy", "transformers", "peft", "captum", "implicit"]
+    rooms = "client.__main__, client.rounds, server.__main__, server.launch, simulations.__main__, simulations.compare"
+    code = f"import sys, {rooms}; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_no_init_file_hides_a_room():
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
