@@ -1,6 +1,9 @@
 # `make run` and `make test` need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# Begun first, one on each worker: each of their tests takes minutes.
+LONGEST := tests/e2e/test_deployment.py tests/e2e/test_parity.py
 INSTALLED := .venv/.installed
 
 .PHONY: run test check proto bench bench-quality bench-serving clean
@@ -9,8 +12,8 @@ run: $(INSTALLED)
 	$(BIN)/python -m simulations
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/property tests/integration
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/e2e
+	$(BIN)/python -m pytest $(WORKERS) tests/integration tests/unit tests/property
+	$(BIN)/python -m pytest $(WORKERS) $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/e2e/test_*.py))
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

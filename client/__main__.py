@@ -155,7 +155,9 @@ def recommend(
     """Print items for a user, a history or a taste passport, from a finished run. Seen items stay away."""
     with settled():
         if (user is not None and history is not None) or (user is None and history is None and passport is None):
-            raise ConfigError("recommend expects either --user ID or --history TITLES, or --passport FILE, or it too")
+            raise ConfigError(
+                "recommend expects --user ID or --history TITLES; --passport FILE may stand alone or beside either"
+            )
         papers = [path for path in (passport, issuer_key, code_book) if path is not None]
         if passport is not None and len(papers) < 3:
             raise ConfigError("--passport needs --issuer-key and --code-book, both from the domain that gave it")

@@ -49,7 +49,7 @@ def render(found: Mapping[str, Any]) -> str:
         _log_and_privacy(found),
         ""
         if drawn
-        else "<p>Tables only: matplotlib is not installed here (<code>pip install 'isthmus[plots]'</code>).</p>",
+        else "<p>Tables only: matplotlib is not installed here (<code>pip install -e '.[plots]'</code>).</p>",
         _sign(digest),
     ]
     title = f"Audit of {found['domain']}, {found['made'][:10]}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from client.audit import Asked, audit
 from client.audit_report import render, to_json
-from client.budget import spent_at
+from client.budget import spent_at, told_at
 from client.journal import Journal
 from client.recommend import open_serving
 from client.rules import read_rules
@@ -31,7 +31,7 @@ def make_audit(
     serving = open_serving(home, cache, data, entries, read_rules(home.rules if rules is None else rules))
     before = latest(home)
     events = spent_at(home)
-    paid = spent(events, serving.plan.privacy.delta) if events else {}
+    paid = spent(events, told_at(serving.plan)) if events else {}
     found = audit(serving, entries, ShownLog(home.shown), paid, before, asked)
     stem = datetime.fromisoformat(found["made"]).strftime("%Y-%m-%dT%H%M%SZ")
     home.audits.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -30,6 +30,11 @@ class Limits:
         return min(plan.privacy.delta, self.at_delta)
 
 
+def told_at(plan: Plan) -> float:
+    """The delta at which a home tells what was spent: a plan's that promises something, for that was checked."""
+    return plan.privacy.delta if plan.private else min(plan.privacy.delta, Limits.at_delta)
+
+
 def declared(users: int) -> int:
     """What a domain tells of its number of users: the nearest power of two."""
     return int(2 ** round(math.log2(max(users, 1))))
@@ -135,12 +140,14 @@ def trainings_of(spent: Sequence[Event]) -> list[Event]:
 
 
 def check_passports(limits: Limits, spent: Sequence[Event]) -> None:
-    """Raises BudgetError, at home and before anything is asked, where passports given so far are above their part."""
+    """Raises BudgetError where passports given so far are above their part of the limit. A server hears no more of it
+    than that it is refused."""
     given = epsilon([event for event in spent if isinstance(event, TokenRelease)], limits.at_delta)
     if limits.max_epsilon is not None and given > limits.passports + SLACK:
         raise BudgetError(
             f"some user's taste passports come to epsilon {given:g}, above the {limits.passports:g} of --max-epsilon "
-            f"that is kept for them; start with --for-passports {given:g} or more"
+            f"that is kept for them; start with --for-passports {given:g} or more",
+            told="this domain's limit on epsilon lets no round pass as it is; ask its owner",
         )
 
 
@@ -217,14 +224,14 @@ def forecast(plan: Plan, users: int, limits: Limits, spent: Sequence[Event]) -> 
 
 
 def spending(home: Home) -> dict[str, Any]:
-    """What a home's ledger comes to, at the delta of its last finished run, and what that run promised.
+    """What a home's ledger comes to, at the delta its last finished run is ``told_at``, and what that promised.
 
     Raises DataError for a damaged ledger or a home without a finished run.
     """
     plan = plan_at(home)
     events = spent_at(home)
     trainings = [event for event in events if isinstance(event, GaussianSteps)]
-    found = spent(events, plan.privacy.delta)
+    found = spent(events, told_at(plan))
     return {
         "words": found.pop("in words"),  # as the page has it
         **found,

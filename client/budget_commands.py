@@ -24,7 +24,7 @@ def status(
 ) -> None:
     """Print the results of the last finished run at home, and the privacy spent, as JSON."""
     with settled():
-        from client.budget import spent_at
+        from client.budget import spent_at, told_at
         from client.store import AGAIN, Home, plan_at
         from shared.accounting import spent
         from shared.whole import read_json
@@ -36,7 +36,7 @@ def status(
             )
         result: dict[str, Any] = read_json(home.result, AGAIN)
         if events := spent_at(home):
-            result["privacy"] = spent(events, plan_at(home).privacy.delta)
+            result["privacy"] = spent(events, told_at(plan_at(home)))
         typer.echo(json.dumps(result, indent=2))
 
 
@@ -47,7 +47,9 @@ def budget(
     rounds: Rounds = None,
     settings: SettingsFile = None,
     sets: Sets = None,
-    beside: Annotated[list[Path] | None, typer.Option(help="Another domain's ledger.jsonl; may be repeated.")] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option(help="Another domain's ledger.jsonl, or its devices.jsonl; may be repeated.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="A simulation's run directory, for its ledger.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of sentences.")] = False,
 ) -> None:
@@ -70,6 +72,10 @@ def budget(
         plan = plan_from(settings, sets or [], named(rounds=rounds, epsilon=epsilon, delta=delta))
         check_silos(plan)
         home = Home(charged(given, run))
+        if not home.folder.is_dir() and given["data"] is None:
+            raise ConfigError(
+                f"no home of {given['domain']} at {home.folder}: check --domain and --home, or give --data"
+            )
         events = spent_at(home)
         spent = accounting.epsilon(events, plan.privacy.delta)
         found: dict[str, Any] = {"delta": plan.privacy.delta, "releases": len(events)}

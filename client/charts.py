@@ -1,4 +1,4 @@
-"""Pictures for an audit's page as inline SVG. Needs matplotlib (``pip install 'isthmus[plots]'``)."""
+"""Pictures for an audit's page as inline SVG. Needs matplotlib (``pip install -e '.[plots]'``)."""
 
 import io
 import re

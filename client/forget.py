@@ -183,13 +183,13 @@ def _passports(home: Home, user: str) -> int:
             write_lines(home.consents, kept)
         events = read_events(home.ledger)
         if any(isinstance(event, TokenRelease) and event.user == who for event in events):
-            write_lines(home.ledger, [_nobodys(event, who) for event in events])
+            nobody = token_hex(32)  # one for all of them: they still add up to what one person was given
+            write_lines(home.ledger, [asdict(_renamed(event, who, nobody)) for event in events])
     return len(consents) - len(kept)
 
 
-def _nobodys(event: Any, who: str) -> dict[str, Any]:
-    mine = isinstance(event, TokenRelease) and event.user == who
-    return asdict(replace(event, user=token_hex(32)) if mine else event)
+def _renamed(event: Any, who: str, nobody: str) -> Any:
+    return replace(event, user=nobody) if isinstance(event, TokenRelease) and event.user == who else event
 
 
 def _named(home: Home, user: str, journal: Journal) -> bool:

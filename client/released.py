@@ -1,9 +1,9 @@
 """What of a private round is paid for, being made, and kept: paid once, however often it is asked."""
 
-from client.budget import Limits, check_budget, check_run, rounds_of, unreleased
+from client.budget import Limits, check_budget, check_passports, check_run, rounds_of, unreleased
 from client.store import Home
 from shared.errors import PayloadError
-from shared.ledger import GaussianSteps, append_event, read_events, reserved
+from shared.ledger import GaussianSteps, append_event, on_disk, read_events, reserved
 from shared.payload import AdapterUpdate, update_from_bytes, update_to_bytes
 from shared.plan import Plan
 from shared.whole import write_whole
@@ -21,8 +21,11 @@ def pay(home: Home, plan: Plan, limits: Limits, event: GaussianSteps, *, simulat
             spent.remove(event)
         if not simulated:
             check_run(plan, limits, spent, event.run)
+        check_passports(limits, spent)  # some may have been given since this process began
         check_budget(plan, limits, [*spent, *read_events(home.devices)], event)
-        if not paid:
+        if paid:
+            on_disk(home.ledger)
+        else:
             keep_begun(home, event.task, len(rounds_of(spent)) + 1)
             append_event(home.ledger, event)
 

@@ -179,9 +179,10 @@ def log(
         from client.audit import heads
         from client.audits import latest
         from client.shown import ShownLog
-        from client.store import Home
+        from client.store import Home, plan_at
 
         home = Home(finished(context.obj, run))
+        plan_at(home)  # else a mistyped domain's log, which nobody wrote, would be found whole
         found = ShownLog(home.shown).check(heads(latest(home)))
         if as_json:
             typer.echo(json.dumps(asdict(found), indent=2))

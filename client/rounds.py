@@ -10,12 +10,14 @@ import numpy as np
 from client.budget import (
     Limits,
     check_budget,
+    check_delta,
     check_passports,
     check_protocol,
     check_sharing,
     declared,
     planned_round,
     spent_at,
+    told_at,
 )
 from client.calibrate import calibrate
 from client.corpus import Corpus, build_corpus
@@ -31,7 +33,7 @@ from client.train import Outcome, Tick, train
 from client.workshop import Workshop
 from shared.accounting import epsilon, finite
 from shared.errors import PayloadError, TrainingError
-from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events, reserved
+from shared.ledger import GaussianSteps, PlainRelease, append_event, reserved
 from shared.model import Recommender, adapter_tensors, base_fingerprint, load_adapter_tensors, released_names
 from shared.neighbours import tensors_of
 from shared.payload import (
@@ -99,10 +101,10 @@ class DomainMember:
             return self._update(task)
 
     def _update(self, task: Task) -> AdapterUpdate:
-        task, model = self._take(task)
         check_silos(task.plan)  # the server's start refuses it too: whoever sends it is another's
         check_protocol(task.plan, self.protocol)
-        check_sharing(task.plan, self.limits)
+        check_sharing(task.plan, self.limits)  # before its table: what is wrong with that tells of the catalogue
+        task, model = self._take(task)
         released = released_names(task.plan, list(common(task.adapter)))
         try:
             return self._once(task, model, released) if task.plan.private else self._trained(task, model, released)
@@ -123,9 +125,8 @@ class DomainMember:
         except Exception:  # it will be told, so what was spent is gone
             drop_begun(self.home)
             raise
-        if mark_of(self.home.forgotten) == self._forgotten:
-            keep_released(self.home, name_of(task), update)
-        else:  # somebody who is in it was forgotten meanwhile: it is not to be sent again
+        keep_released(self.home, name_of(task), update)
+        if mark_of(self.home.forgotten) != self._forgotten:  # somebody who is in it was forgotten meanwhile
             keep_none_released(self.home)
         return update
 
@@ -142,7 +143,8 @@ class DomainMember:
             train_privately(model, corpus, task.plan, noise, released, place, simulated=self.simulated, tick=tick)
         else:
             check_budget(task.plan, self.limits, (), None)
-            append_event(self.home.ledger, PlainRelease("update"))  # what was promised before bounds no more
+            with reserved(self.home.ledger):
+                append_event(self.home.ledger, PlainRelease("update"))  # what was promised before bounds no more
             private, _ = self.private_before(task, model)
             train(
                 model,
@@ -205,8 +207,11 @@ class DomainMember:
 
     def finish(self, task: Task) -> None:
         """Keep the final adapter, fine-tune privately on top of it, evaluate at home."""
+        check_sharing(task.plan, self.limits)
         task, model = self._take(task)
         corpus = self.corpus(task.plan)
+        if task.plan.private:  # what was spent is told at this delta from now on
+            check_delta(task.plan, len(sampled_users(corpus)))
         federated = evaluate(model, corpus, corpus.split.test)
         private, facts = self.serve_best(model, task)
         result = {
@@ -257,12 +262,12 @@ class DomainMember:
         keep(self.home, kept, result)
 
     def spent(self, plan: Plan) -> dict[str, float | None]:
-        """Epsilon of all releases so far (None: no bound), at the plan's delta; empty where nothing is promised."""
-        events = read_events(self.home.ledger)
+        """Epsilon of all releases so far (None: no bound), as ``told_at`` has it; empty where nothing is promised."""
+        events = spent_at(self.home)
         if not events or all(isinstance(event, PlainRelease) for event in events):
             return {}
-        spent = finite(epsilon(events, plan.privacy.delta))
-        return {"epsilon": spent, "delta": plan.privacy.delta, "releases": len(events)}
+        spent = finite(epsilon(events, told_at(plan)))
+        return {"epsilon": spent, "delta": told_at(plan), "releases": len(events)}
 
     def _take(self, task: Task) -> tuple[Task, Recommender]:
         """Check a task against our own base and load its adapter; the task as this domain carries it out.
@@ -350,8 +355,13 @@ def open_member(
     """A member from plain values, as a process that is told them in JSON needs it. Raises DataError, BudgetError."""
     limits = Limits(max_epsilon, at_delta, share_items, share_quality, for_passports)
     check_passports(limits, spent_at(Home(home)))
+    as_of = mark_of(Home(home).forgotten)
     workshop = Workshop(Path(cache))
     domain = read_at_home(Home(home), folder, name, Journal(Home(home).journal).entries)
     if base is not None:
         find_base(base)  # a mistyped one is told now, not in the first round
-    return DomainMember(domain, Home(home), workshop, protocol=protocol, limits=limits, base=base, simulated=simulated)
+    member = DomainMember(
+        domain, Home(home), workshop, protocol=protocol, limits=limits, base=base, simulated=simulated
+    )
+    member._forgotten = as_of  # of who was forgotten while the data were read the next task hears
+    return member

@@ -132,8 +132,15 @@ def save_model(folder: Path, adapter: Tensors, private: dict[str, torch.Tensor])
         save_torch(private, path)
 
 
+def check_finished(home: Home) -> None:
+    """Raises DataError where a home holds no finished run."""
+    if not home.about.is_file():
+        raise DataError(f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run")
+
+
 def plan_at(home: Home) -> Plan:
     """The plan of the last finished run. Raises DataError when there is none or it is damaged."""
+    check_finished(home)
     try:
         return plan_from_json(json.dumps(read_json(home.about, AGAIN)["plan"]))
     except KeyError:
@@ -142,8 +149,7 @@ def plan_at(home: Home) -> Plan:
 
 def load(home: Home) -> Kept:
     """Read a finished run. Raises DataError when there is none or it is damaged."""
-    if not home.about.is_file():
-        raise DataError(f"no finished run in {home.folder}; train or adopt first, or pass the run's folder with --run")
+    check_finished(home)
     try:
         about = json.loads(home.about.read_text(encoding="utf-8"))
         return Kept(

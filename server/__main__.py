@@ -90,7 +90,6 @@ def main(
 
         door = door_from(http_port, catalogue or [], cache)
         where = run_dir or Path("runs") / time.strftime("server-%Y%m%d-%H%M%S")
-        tell(f"run directory: {where}")
         code = run_server(
             plan,
             where,

@@ -71,6 +71,7 @@ def run_server(
         door.check()
     with registry.owned(link.run_dir, "server", LOOKED_S), signals() as stopped:
         prepare(link.run_dir, plan, start, resume)
+        say(f"run directory: {run_dir}")
         job = {"clients": clients, "wait_s": wait_s, "round_timeout_s": round_timeout_s}
         registry.write(link.run_dir / "job.json", json.dumps(job).encode())
         superlink = spawn(link.command(), link.env, link.run_dir / "superlink.log")

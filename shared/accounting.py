@@ -65,13 +65,17 @@ def _training(steps: Sequence[GaussianSteps], delta: float) -> float:
 
 @lru_cache(maxsize=1024)  # the same ledger is asked about again and again
 def _bound(counts: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
-    quick = by_renyi(dict(counts), delta, WHOLE_ORDERS)
+    return max(0.0, _least(dict(counts), delta))  # at a large delta the conversion from orders may fall below
+
+
+def _least(counts: Mapping[tuple[float, float], int], delta: float) -> float:
+    quick = by_renyi(counts, delta, WHOLE_ORDERS)
     if quick <= LOOSE:
         try:
-            return min(quick, by_loss(dict(counts), delta))
+            return min(quick, by_loss(counts, delta))
         except (ValueError, RuntimeError):  # a delta below what its grid can tell apart: the other bound holds alone
             pass
-    return by_renyi(dict(counts), delta)
+    return by_renyi(counts, delta)
 
 
 def by_renyi(counts: Mapping[tuple[float, float], int], delta: float, orders: Sequence[float] | None = None) -> float:

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +21,17 @@ from shared.plan import Plan, read_plan
 from shared.processes import SWITCHES
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-UNUSABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+UNUSABLE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 UNUSABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT}
 
+SILENT_S = 60.0  # at most, where no bar can be shown
 err = Console(stderr=True, highlight=False)
 
 # Options that several commands have in common.
 Rounds = Annotated[int | None, typer.Option(help="Federated rounds.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything that is drawn.")]
-Family = Annotated[str | None, typer.Option(help="ffa (exact) or fedavg (A and B apart: inexact).")]
+Family = Annotated[str | None, typer.Option(help="affinity (each its own mixture), ffa (exact) or fedavg (inexact).")]
 BaseName = Annotated[str | None, typer.Option(help="minilm, a folder, or a hub id of a BERT checkpoint.")]
 Adversarial = Annotated[bool, typer.Option("--adversarial", help="Adversarial training.")]
 Epsilon = Annotated[float | None, typer.Option(help="User-level privacy budget of the whole run.")]
@@ -72,7 +75,7 @@ def settled() -> Iterator[None]:
     except OSError as error:
         if error.errno in UNUSABLE:
             tell(f"error: cannot use {error.filename or 'a file'}: {error.strerror}")
-            raise typer.Exit(FAILED) from None
+            raise typer.Exit(FAILED if error.errno in FULL else MISUSED) from None
         raise
 
 
@@ -109,7 +112,7 @@ def named(
 
 
 class Bars:
-    """One progress bar at a time, with rate and time left, on stderr; silent where nobody looks."""
+    """One progress bar at a time, with rate and time left, on stderr; where that is no terminal, a line a minute."""
 
     def __init__(self) -> None:
         self.bars = Progress(
@@ -122,6 +125,7 @@ class Bars:
             transient=True,
             disable=not sys.stderr.isatty(),
         )
+        self.said = time.monotonic()
         self.current: tuple[str, TaskID] | None = None
 
     def __enter__(self) -> "Bars":
@@ -133,6 +137,10 @@ class Bars:
 
     def tick(self, what: str, done: int, total: int) -> None:
         """Show ``done`` of ``total``; a new ``what`` takes a new bar."""
+        if self.bars.disable:
+            if time.monotonic() - self.said >= SILENT_S:
+                self.say(f"{what}: {done:,} of {total:,}")
+            return
         if self.current is None or self.current[0] != what:
             if self.current is not None:
                 self.bars.remove_task(self.current[1])
@@ -143,4 +151,5 @@ class Bars:
 
     def say(self, line: str) -> None:
         """A line that stays, above the bar."""
+        self.said = time.monotonic()
         tell(line)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import DataError
+from shared.errors import BudgetError, DataError
 
 WIDEST = 1e9  # beyond it, or below one in so many, nobody means a number
 
@@ -58,7 +58,15 @@ def reserved(path: Path) -> Iterator[None]:
 
 
 def append_event(path: Path, event: Event) -> None:
-    """Write one event and have it on the disk before returning: the release comes after."""
+    """Write one event and have it on the disk before returning: the release comes after.
+
+    For whoever has the ledger ``reserved``: a forgetting writes all of it anew. Raises BudgetError, and writes nothing,
+    for what could not be read back.
+    """
+    try:
+        _event(asdict(event))
+    except (ValueError, TypeError, OverflowError):
+        raise BudgetError("a release with these numbers cannot be counted; change the settings of privacy") from None
     append_line(path, asdict(event))
 
 
@@ -80,11 +88,21 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     if new:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the file's name is to last too
-        finally:
-            os.close(folder)
+        _sync(path.parent)  # the file's name is to last too
+
+
+def on_disk(path: Path) -> None:
+    """Have on the disk what a process wrote that may have been killed before it had."""
+    for part in (path, path.parent):
+        _sync(part)
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _whole(raw: bytes) -> bytes:

@@ -36,7 +36,7 @@ MAX_BYTES = 4096  # of a passport
 MAX_CODES = 16
 MAX_BOOK = 4096
 MAX_BOOK_BYTES = 64 * 2**20
-MAX_EPSILON = 64.0
+MAX_EPSILON = 16.0  # draws are multiples of 2^-53: up to it chances are right to a billionth, above 36 some are 0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ NOISE_BY = ("server", "devices")
 RELEASES = ("all", "towers", "outputs", "mix")
 FAMILIES = ("ffa", "fedavg", "affinity")
 MOST_SECURE = 4096.0  # users that a domain may weigh in a secure sum, whatever the server asks
+LEAST_EPSILON, LEAST_DELTA, MOST_STEPS = 1e-9, 1e-15, 1_000_000  # what accountants can work out
 LINEAR = ("ffa", "fedavg")  # families that need no more than the weighted sum of all updates
 DEVICES_ALONE = ("mechanism", "noise_by", "clip_quantile", "transitions", "item_rank")  # of the section privacy
 PROTOCOLS = ("loo", "time", "loo-99")  # how a domain evaluates itself; each result names its own
@@ -241,8 +242,14 @@ def _check(plan: Plan) -> None:
             "privacy.noise_by=devices needs privacy.transitions=1, a sum that all devices join once: the server of a "
             "secure sum sees who joins, so a sample hides nobody, and noise that later steps take back has no shares"
         )
-    if not 0 < plan.privacy.delta < 1:
-        raise ConfigError(f"privacy.delta: expected a probability between 0 and 1, found {plan.privacy.delta}")
+    if not LEAST_DELTA <= plan.privacy.delta < 1:
+        raise ConfigError(
+            f"privacy.delta: expected a probability of at least {LEAST_DELTA:g}, below 1, found {plan.privacy.delta}"
+        )
+    if 0 < plan.privacy.epsilon < LEAST_EPSILON:
+        raise ConfigError(f"privacy.epsilon: expected 0 or at least {LEAST_EPSILON:g}, found {plan.privacy.epsilon}")
+    if (steps := plan.federation.rounds * plan.privacy.steps) > MOST_STEPS:
+        raise ConfigError(f"federation.rounds x privacy.steps: expected at most {MOST_STEPS:,}, found {steps:,}")
 
 
 # The least value of a setting where it is not 0.

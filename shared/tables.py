@@ -128,7 +128,7 @@ def find_table(folder: Path, ending: str, stem: str, name: str | None = None) ->
     if chosen or len(atomic) == 1:
         return (chosen or atomic)[0]
     if atomic:
-        raise DataError(f"{folder} holds {len(atomic)} files *.{ending}; name the domain, or keep one")
+        raise DataError(f"{folder} holds {len(atomic)} files *.{ending}; call one {folder.name}.{ending}, or keep one")
     if not plain:
         raise DataError(f"{folder} holds neither NAME.{ending} nor {stem}.csv nor {stem}.parquet; add one of them")
     return plain[0]

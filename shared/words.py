@@ -22,7 +22,7 @@ from shared.scoring import UNLISTED
 STEPS = 16  # points of Gauss-Legendre on the way; the gap stays below TOLERANCE
 TOLERANCE = 0.05  # of the largest among score, score of blanks and their difference
 AT_ONCE = 12  # points in one pass: bounds the memory
-MISSING = "words need captum: pip install 'isthmus[explain]'"
+MISSING = "words need captum: pip install -e '.[explain]'"
 # Han, kana and hangul are written without spaces: each sign counts as a word.
 SIGN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 WORD = re.compile(rf"[{SIGN}]|[^\s{SIGN}]+")

@@ -37,7 +37,13 @@ class RunUnlessNamed(TyperGroup):
     """``python -m simulations DIR ...`` is ``run DIR ...``: only a word that is a command's name is one."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if args and args[0] in self.commands else ["run", *args])
+        if args and args[0] in self.commands:
+            return super().parse_args(ctx, args)
+        if args and not args[0].startswith("-") and "/" not in args[0] and not Path(args[0]).is_dir():
+            with settled():
+                commands = ", ".join(self.commands)
+                raise ConfigError(f"expected a folder with a domain's files at {args[0]}, or a command: {commands}")
+        return super().parse_args(ctx, ["run", *args])
 
 
 app = typer.Typer(
@@ -52,7 +58,9 @@ app = typer.Typer(
 def run(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...", help="More folders for --data.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Domain folders; none: the generated world.")] = None,
-    protocol: Annotated[str, typer.Option(help="loo (leave one out) or time (one cut in time).")] = "loo",
+    protocol: Annotated[
+        str, typer.Option(help="loo (leave one out), time (one cut), or loo-99 (99 negatives).")
+    ] = "loo",
     rounds: Rounds = None,
     seed: Seed = None,
     only: Annotated[
@@ -73,7 +81,8 @@ def run(
     """Run a federation of several domains on this machine and compare it with its alternatives.
 
     Each DIR, with or without --data before it, is the folder of one domain. Without any, a generated world of
-    four services is used. Another command: evaluate (several seeds, intervals, baselines).
+    four services is used. Other commands, each with a --help of its own: evaluate (several seeds, intervals,
+    baselines), scenario, passport, audit-privacy, plot, map.
     """
     quiet_libraries()
     with settled():
@@ -88,6 +97,7 @@ def run(
             from simulations.start import start
 
             comparison = start([*(data or []), *(folders or [])], plan, protocol, place, cache, carrier, bars)
+            bars.say(f"run directory: {place} (an interrupted run goes on with --out {place})")
             result = comparison.run(methods)
             from simulations.report import write_report
 
@@ -137,7 +147,12 @@ def evaluate(
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def scenario(
-    name: Annotated[str, typer.Argument(help="different-shops, same-kind, small-shop, new-kind, devices, or a .toml.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="same-kind, pooled-kind, private-kinds, different-shops, small-shop, new-kind, devices, or a .toml."
+        ),
+    ],
     root: Annotated[Path, typer.Option(help="The folder that holds the shops' folders.")],
     protocol: Annotated[str, typer.Option(help="loo, time, or loo-99 (99 sampled negatives).")] = "loo",
     shops: Annotated[str | None, typer.Option(help="Only these shops, with commas.")] = None,
@@ -202,6 +217,9 @@ def passport(
         if len(both) != 2:
             raise ConfigError(f"passport expects two folders, FROM and TO, found {len(both)}")
         spent = check_epsilons(epsilons)
+        from shared.passport import MECHANISMS
+
+        one_of("--mechanism", mechanism, MECHANISMS)
         with Bars() as bars:
             from simulations.passport import measure
 
@@ -322,7 +340,7 @@ def drawn(plot: Callable[[Any, Path], Path], what: Any, to: Path) -> Path:
     try:
         return plot(what, to)
     except ImportError:
-        raise ConfigError("plots need matplotlib: pip install 'isthmus[plots]'") from None
+        raise ConfigError("plots need matplotlib: pip install -e '.[plots]'") from None
 
 
 def check_epsilons(text: str) -> list[float]:
@@ -331,8 +349,12 @@ def check_epsilons(text: str) -> list[float]:
         found = sorted({float(part) for part in text.split(",") if part.strip()})
     except ValueError:
         found = []
-    if not found or not all(0 < value <= 64 for value in found):
-        raise ConfigError(f"--epsilons: expected numbers above 0 and at most 64, such as 1,2,4, found {text!r}")
+    from shared.passport import MAX_EPSILON
+
+    if not found or not all(0 < value <= MAX_EPSILON for value in found):
+        raise ConfigError(
+            f"--epsilons: expected numbers above 0 and at most {MAX_EPSILON:g}, such as 1,2,4, found {text!r}"
+        )
     return found
 
 

@@ -58,7 +58,7 @@ def run_in_flower(
     when ray is missing.
     """
     if find_spec("ray") is None:
-        raise ConfigError("Flower's simulation needs ray, found none; pip install 'isthmus[simulation]'")
+        raise ConfigError("Flower's simulation needs ray, found none; pip install -e '.[simulation]'")
     order = sorted(names)
     conductor = Conductor(state, aggregator, rounds, len(order), on_round)
     with _environment(threads):

@@ -10,7 +10,7 @@ from typing import Any
 from shared.whole import PUBLIC, write_whole
 
 NO_PLOTS = (
-    "Drawings need matplotlib: pip install 'isthmus[plots]', then python -m simulations map RUN, "
+    "Drawings need matplotlib: pip install -e '.[plots]', then python -m simulations map RUN, "
     "or audit-privacy once more with the same --out."
 )
 

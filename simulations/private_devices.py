@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import shared.model as shared_model
-from client.budget import check_budget, check_delta, check_protocol, sample_rate, spent_at
+from client.budget import check_budget, check_delta, check_passports, check_protocol, sample_rate, spent_at
 from client.chance import Chance, Repeatable, noised
 from client.corpus import Corpus
 from client.privacy import sampled_users
@@ -288,7 +288,7 @@ def train_under_promise(
 
     In a simulation, so the draws come from the run's seed. Raises BudgetError where the domain's limit is in the way.
     """
-    corpus, ledger = member.corpus(plan), member.home.devices
+    corpus, home = member.corpus(plan), member.home
     users = len(sampled_users(corpus))
     check_devices(plan)
     calls = schedule(plan, users)
@@ -297,11 +297,12 @@ def train_under_promise(
     if plan.privacy.noise_by == "devices":
         transitions.check_shares(users)
     check_protocol(plan, member.protocol)
-    with reserved(ledger):
+    with reserved(home.ledger):  # as rounds do: both are held against one limit
         *first, last = calls.events
-        check_budget(plan, member.limits, [*spent_at(member.home), *first], last)
+        check_passports(member.limits, spent_at(home))
+        check_budget(plan, member.limits, [*spent_at(home), *first], last)
         for event in calls.events:
-            append_event(ledger, event)
+            append_event(home.devices, event)
     chance = Repeatable(plan.federation.seed, "devices", corpus.name, "private")
     return train_privately(model, corpus, plan, calls, chance, tick)
 

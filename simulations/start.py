@@ -90,12 +90,15 @@ def evaluate_seeds(
 
     Returns the summary, which also lies in ``out/summary.json``.
     """
-    domains = open_domains(folders, out / "world", seeds[0], bars)
+    places = {out / f"seed-{seed}": replace(plan, federation=replace(plan.federation, seed=seed)) for seed in seeds}
+    for place, seeded in places.items():  # all of them before anything is written, or trained for hours
+        check_plan(place, seeded)
+    # One world for all seeds, whichever are asked first.
+    domains = open_domains(folders, out / "world", plan.federation.seed, bars)
     workshop = Workshop(cache, tick=bars.tick)
-    for seed in seeds:
-        bars.say(f"seed {seed}")
-        seeded = replace(plan, federation=replace(plan.federation, seed=seed))
-        comparison(domains, workshop, seeded, protocol, out / f"seed-{seed}", "in-process", bars).run(methods)
+    for place, seeded in places.items():
+        bars.say(f"seed {seeded.federation.seed}")
+        comparison(domains, workshop, seeded, protocol, place, "in-process", bars).run(methods)
     found = summarise(out, seeds)
     write_json(out / "summary.json", found)
     return found

@@ -69,19 +69,18 @@ def figures_of(found: dict[str, Any]) -> Table:
         gaps = "; ".join(f"{method} ({', '.join(runs)})" for method, runs in found["incomplete"].items())
         notes.append(f"left out, for some seed lacks it: {gaps}")
     table.caption, table.caption_justify = Text("\n".join(notes)) if notes else None, "left"
-    reference = found["paired"]["reference"]
-    for column in ("domain", "method", "HR@10", "NDCG@10", f"NDCG@10 less {reference}"):
+    reference, differences = found["paired"]["reference"], found["paired"]["differences"]
+    heads = ["domain", "method", "HR@10", "NDCG@10", *([f"NDCG@10 less {reference}"] if differences else [])]
+    for column in heads:
         table.add_column(column, overflow="fold")
     for name in [*(n for n in next(iter(found["figures"].values()))["hr@10"] if n != "worst")]:
         for method in (method for method in columns if method in found["figures"]):
             cells = [found["figures"][method][metric][name] for metric in METRICS]
-            less = found["paired"]["differences"].get(method, {}).get(name)
-            table.add_row(
-                Text(name),
-                columns[method].replace("\n", " "),
-                *(f"{cell['mean']:.4f} ({cell['low']:.4f} to {cell['high']:.4f})" for cell in cells),
-                "" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})",
-            )
+            less = differences.get(method, {}).get(name)
+            row = [f"{cell['mean']:.4f} ({cell['low']:.4f} to {cell['high']:.4f})" for cell in cells]
+            if differences:
+                row.append("" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})")
+            table.add_row(Text(name), columns[method].replace("\n", " "), *row)
         table.add_section()
     return table
 

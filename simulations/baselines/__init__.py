@@ -45,7 +45,7 @@ def find_baseline(name: str) -> Fit:
     try:
         fit: Fit = getattr(import_module(f"simulations.baselines.{module}"), function)
     except ImportError as error:
-        raise ConfigError(f"baseline {name} needs {error.name}: pip install 'isthmus[baselines]'") from None
+        raise ConfigError(f"baseline {name} needs {error.name}: pip install -e '.[baselines]'") from None
     return fit
 
 

@@ -40,9 +40,12 @@ def test_spending_adds_up_what_the_ledger_holds(home):
     for event in events:
         append_event(home.ledger, event)
     found = spending(home)
-    assert found["delta"] == 0.0001  # the plan's own
-    assert found["epsilon"] == epsilon(events, 0.0001) > 1.0
+    assert found["delta"] == 1e-5  # the plan's own is nothing that anybody checked
+    assert found["epsilon"] == epsilon(events, 1e-5) > 1.0
     assert (found["releases"], found["trainings"], found["steps"], found["passports"]) == (3, 2, 50, 1)
+    plan = tiny_plan("minilm", "privacy.epsilon=8.0")
+    write_json(home.about, {"plan": json.loads(plan.to_json())})
+    assert (spending(home)["delta"], spending(home)["epsilon"]) == (0.0001, epsilon(events, 0.0001))
 
 
 def test_spending_without_a_bound(home):
@@ -93,6 +96,14 @@ def test_the_ledger_is_kept_line_by_line_and_refuses_what_it_does_not_know(tmp_p
         path.write_text(damage + "\n")
         with pytest.raises(DataError, match="line 1"):
             read_events(path)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    ledger = tmp_path / "ledger.jsonl"
+    for event in (GaussianSteps(1e12, 0.2, 10), GaussianSteps(1.0, 1.1, 10), TokenRelease(float("nan"), "near-set")):
+        with pytest.raises(BudgetError, match="cannot be counted; change the settings of privacy"):
+            append_event(ledger, event)
+    assert not ledger.exists()
 
 
 def test_a_line_torn_off_in_the_writing_is_dropped_and_a_whole_one_never(tmp_path):
@@ -193,6 +204,18 @@ def test_passports_have_the_part_that_is_kept_for_them():
     thirds = [TokenRelease(part, "near-set", user="x") for part in (0.1, 0.2)]  # whose sum is a little above .3
     check_passports(Limits(9.0, passports=0.3), thirds)
     check_passports(Limits(), before)
+
+
+def test_passports_given_while_a_process_trains_count_too(tmp_path):
+    """It began before they were given, and knows of no part that is kept for them."""
+    home, plan, event = Home(tmp_path), read_plan({"privacy": {"epsilon": 8.0}}), GaussianSteps(1.0, 0.2, 10)
+    append_event(home.ledger, TokenRelease(4.0, "near-set", user="x"))
+    with pytest.raises(BudgetError, match="start with --for-passports 4 or more") as refused:
+        pay(home, plan, Limits(epsilon([event], 1e-5) + 1), event, simulated=False)
+    assert "4" not in refused.value.told
+    assert "passports" not in refused.value.told
+    assert len(read_events(home.ledger)) == 1
+    pay(home, plan, Limits(epsilon([event], 1e-5) + 4, passports=4.0), event, simulated=False)
 
 
 def test_what_devices_spent_counts_against_the_same_limit(tmp_path):

@@ -12,6 +12,7 @@ from support.reading import words
 from support.tiny_home import make_home
 
 import client.forget as forgetting
+import client.rounds as rounds
 from client.forget import export_user, forget
 from client.forgotten import read_at_home
 from client.http_api import application
@@ -22,8 +23,9 @@ from client.rounds import open_member
 from client.service import HomeService, Who
 from client.shown import ShownLog
 from client.store import Home, load
-from shared.errors import ConfigError, DataError, UnknownError
+from shared.errors import ConfigError, DataError, PayloadError, UnknownError
 from shared.ledger import TokenRelease, append_event, append_line, read_events
+from shared.payload import Task
 from shared.policy import Wish
 from shared.tables import drop_rows
 from shared.takeover import mark_of
@@ -92,7 +94,8 @@ def filled(home) -> str:
     )
     (domain.folder / "video.user").write_text(f"user_id:token\tage:float\nsomebody\t30\n{user}\t41\n")
     append_line(home.consents, {"user": pseudonym(home, user), "consent": "asked"})
-    append_event(home.ledger, TokenRelease(2.0, "near-set", user=pseudonym(home, user)))
+    for epsilon in (2.0, 0.5):
+        append_event(home.ledger, TokenRelease(epsilon, "near-set", user=pseudonym(home, user)))
     ShownLog(home.shown).append([{"kind": "answer", "user": pseudonym(home, user, SHOWN), "items": [item]}] * 2)
     ShownLog(home.shown).append([{"kind": "answer", "user": "another", "items": [item]}])
     return user
@@ -109,7 +112,7 @@ def test_an_export_holds_all_of_a_user(place):
     assert found["files"] == [{"file": "video.user", "user_id": user, "age": "41"}]
     assert found["residual"] == [4.0] * 32
     assert found["passports"] == [{"user": pseudonym(place, user), "consent": "asked"}]
-    assert found["passports_spent"] == [2.0]
+    assert found["passports_spent"] == [2.0, 0.5]
     assert len(found["shown"]) == 2
     with pytest.raises(UnknownError, match="no such user") as error:
         export_user(place, "nobody-at-all")
@@ -150,9 +153,9 @@ def test_who_is_forgotten_is_unknown_everywhere(place, cache):
     assert not (place.alone / "private.safetensors").exists()
     assert user in (place.folder.parent / "video/video.inter").read_text()  # the owner's own
     assert ShownLog(place.shown).check().emptied == 2
-    (event,) = read_events(place.ledger)
-    assert (event.epsilon, len(event.user)) == (2.0, 64)
-    assert event.user != pseudonym(place, user)
+    one, other = read_events(place.ledger)
+    assert (one.epsilon, other.epsilon, len(one.user)) == (2.0, 0.5, 64)
+    assert one.user == other.user != pseudonym(place, user)  # what one person was given still adds up
     again = forget(place, user)
     assert (again.journal, again.consents, again.shown) == (0, 0, 0)
     with pytest.raises(UnknownError):
@@ -202,6 +205,23 @@ def test_a_process_that_trains_reads_its_data_anew_after_each_forgetting(place):
         marks.add(mark_of(place.forgotten))
         Journal(place.journal).append([Event(user, "i", "view", 2.1e9)])
     assert len(marks) == 2
+
+
+def test_who_is_forgotten_while_a_process_begins_is_left_out_of_its_next_task(place, monkeypatch, tiny_base):
+    user = filled(place)
+    find_base = rounds.find_base
+
+    def slowly(base):  # the data are read by now
+        forget(place, user)
+        return find_base(base)
+
+    monkeypatch.setattr(rounds, "find_base", slowly)
+    plan = load(place).plan
+    member = open_member(load(place).data, "video", place.folder, cache="unused", base=str(tiny_base))
+    assert user in member.domain.interactions.user_ids
+    with pytest.raises(PayloadError):  # a task without an adapter; the data come first
+        member.train(Task("train", 1, plan, {}, "base"))
+    assert user not in member.domain.interactions.user_ids
 
 
 def test_a_round_of_more_users_than_are_served_keeps_nothing_of_who_is_forgotten(place):

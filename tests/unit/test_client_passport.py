@@ -189,10 +189,10 @@ def test_a_key_that_was_moved_away_takes_its_public_half_with_it(home, domain):
     token.verify(read_public_key(home.folder / "passport.pub"))
 
 
-@pytest.mark.parametrize("epsilon", [0.0, 64.5, float("nan")])
+@pytest.mark.parametrize("epsilon", [0.0, 16.5, float("nan")])
 def test_what_nobody_would_take_is_not_paid_for(home, domain, epsilon):
     """Of two codes each would cost less than the most that a passport may."""
-    with pytest.raises(ConfigError, match="--epsilon: expected above 0 and at most 64"):
+    with pytest.raises(ConfigError, match="--epsilon: expected above 0 and at most 16"):
         give(home, domain, replace(ASK, epsilon=epsilon, codes=2))
     assert read_events(home.ledger) == ()
 

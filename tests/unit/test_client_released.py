@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 
 import numpy as np
@@ -46,10 +47,14 @@ def test_a_round_whose_process_was_killed_is_paid_for(members, tiny_base, tmp_pa
     plan = tiny_plan(tiny_base, "privacy.epsilon=6.0", "federation.rounds=3")
     member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop)
     task, _ = first_task(plan)
+    lasting: list[Path] = []
+    monkeypatch.setattr("client.released.on_disk", lasting.append)
     for number in (1, 2, 3):
         killed(member, replace(task, round=number), monkeypatch)
         killed(member, replace(task, round=number), monkeypatch)
+        lasting.clear()
         member.train(replace(task, round=number))
+        assert lasting == [member.home.ledger]  # the process that wrote the line may not have come so far
     assert member.spent(plan)["releases"] == 3
     assert member.spent(plan)["epsilon"] <= 6.0
 

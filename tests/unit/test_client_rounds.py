@@ -1,3 +1,4 @@
+import fcntl
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from client.recommend import open_serving
 from client.rounds import DomainMember, must_move, personalise
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
+from shared.ledger import PlainRelease, append_event, read_events
 from shared.model import load_adapter_tensors
 from shared.payload import PAIRS, common, run_of, table, table_name, update_from_bytes, update_to_bytes
 from shared.private import item_table
@@ -190,13 +192,18 @@ def test_owners_of_one_catalogue_share_item_tables_where_the_plan_says_so(member
         (lambda items: {name: v * np.nan for name, v in items.items()}, "not finite"),
     ],
 )
-def test_an_item_table_of_another_catalogue_is_refused(members, tiny_base, change, says):
+def test_an_item_table_of_another_catalogue_is_refused(members, tiny_base, tmp_path, change, says):
     plan = tiny_plan(tiny_base, "model.shared_items=true", "federation.family=affinity")
     task, _ = first_task(plan)
     private = members[0].corpus(plan).private(members[0].workshop.model(plan))
     items = change(item_table(private, members[0].domain.catalog.fingerprint))
+    task = replace(task, adapter={**task.adapter, **items})
+    owner = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop, limits=Limits(share_items=True))
     with pytest.raises(PayloadError, match=says):
-        members[0].train(replace(task, adapter={**task.adapter, **items}))
+        owner.train(task)
+    for asked in (members[0].train, members[0].finish):  # who shares none tells nothing of the catalogue either
+        with pytest.raises(BudgetError, match="only when started with --share-items"):
+            asked(task)
 
 
 def test_an_item_table_that_the_plan_does_not_share_is_refused(members, plan):
@@ -274,6 +281,32 @@ def test_a_finished_run_serves(members, plan, tmp_path):
     with pytest.raises(DataError, match="knows no such user") as caught:
         serving.known("secret-person")
     assert "secret-person" not in str(caught.value)
+
+
+def test_a_last_task_whose_delta_says_nothing_is_refused(members, tiny_base):
+    task, _ = first_task(tiny_plan(tiny_base, "privacy.epsilon=8.0", "privacy.delta=0.9"), "finish")
+    with pytest.raises(BudgetError, match=r"privacy\.delta 0\.9 allows a full leak"):
+        members[0].finish(task)
+    assert not members[0].home.about.exists()
+
+
+def test_nobody_writes_into_a_ledger_that_somebody_else_has_reserved(members, plan, monkeypatch):
+    """A forgetting writes all of it anew, and what came in meanwhile would be gone."""
+    free = []
+
+    def append(path, event):
+        with path.with_suffix(".lock").open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                free.append(event)
+            except BlockingIOError:
+                pass
+        append_event(path, event)
+
+    monkeypatch.setattr(rounds, "append_event", append)
+    members[0].train(first_task(plan)[0])
+    assert read_events(members[0].home.ledger) == (PlainRelease("update"),)
+    assert not free
 
 
 def test_homes_that_cannot_serve_say_why(members, plan, tmp_path):

@@ -12,9 +12,11 @@ import typer
 from support.commands import APPS, misuse, run
 
 from client.journal import Event, Journal
-from client.store import Home
+from client.store import Home, write_json
+from shared import console
+from shared.console import Bars
 from shared.ledger import GaussianSteps, append_event
-from shared.plan import SECTIONS
+from shared.plan import SECTIONS, Plan
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 COMMANDS = [
@@ -216,8 +218,8 @@ def test_a_run_directory_of_another_run_is_refused_before_the_world_is_written(t
             ("--domain", "shop", "--data", "d", "--members", "m", "--key", "k"),
             "expected node keys as python -m client",
         ),
-        (("--domain", "shop", "recommend"), "recommend expects either --user ID or --history TITLES"),
-        (("--domain", "shop", "recommend", "--user", "u1", "--history", "a"), "recommend expects either"),
+        (("--domain", "shop", "recommend"), "recommend expects --user ID or --history TITLES"),
+        (("--domain", "shop", "recommend", "--user", "u1", "--history", "a"), "recommend expects --user ID"),
         (("--domain", "shop", "recommend", "--history", " ; "), "--history expects titles"),
         (("--domain", "shop", "recommend", "--passport", "p"), "--passport needs --issuer-key and --code-book"),
         (("--domain", "shop", "passport", "book", "--out", "b"), "no finished run in var/client/shop"),
@@ -310,7 +312,7 @@ def test_a_scenario_refuses_what_it_does_not_know(words):
 
 
 def test_a_budget_is_told_before_and_after(tmp_path, tiny_world):
-    first = run("client", "--domain", "video", "budget")
+    first = run("client", "--domain", "video", "--data", tiny_world["video"], "budget")
     assert first.exit_code == 0
     assert first.stdout == "0 releases so far: epsilon 0.000 at delta 1e-05.\n"
     home = tmp_path / "var/client/video"
@@ -364,6 +366,7 @@ def test_an_audit_needs_a_promise_and_a_picture_a_format():
 
 def test_a_budget_of_a_plan_needs_data_and_a_domain(tmp_path):
     assert "expected --domain" in misuse("client", "budget")
+    (tmp_path / "var/client/video").mkdir(parents=True)
     assert "--data FOLDER before the command" in misuse("client", "--domain", "video", "budget", "--epsilon", 5)
     words = ("--epsilon", 5, "--set", "privacy.mechanism=banded")
     for line in (
@@ -371,3 +374,47 @@ def test_a_budget_of_a_plan_needs_data_and_a_domain(tmp_path):
         misuse("simulations", "audit-privacy", *words),
     ):
         assert "privacy.mechanism=banded is for a federation of devices" in line
+
+
+@pytest.mark.parametrize("words", [("budget",), ("audit", "log", "--verify"), ("status",)])
+def test_a_mistyped_domain_is_nobody_who_spent_nothing(tmp_path, words):
+    assert "vidoe" in misuse("client", "--domain", "vidoe", *words)
+    assert not (tmp_path / "var").exists()
+
+
+def test_a_mistyped_command_is_no_folder():
+    line = misuse("simulations", "evalute", "--data", "x")
+    assert "files at evalute, or a command: run, evaluate, scenario, passport, plot, map, audit-privacy" in line
+
+
+def test_help_tells_of_other_commands_and_of_arguments():
+    found = {name: run("simulations", *name.split(), "--help").stdout for name in ("", "scenario")}
+    assert all(name in found[""] for name in ("evaluate", "scenario", "audit-privacy", "passport"))
+    assert "private-kinds" in found["scenario"]  # what its argument may be
+
+
+def test_no_seed_trains_where_another_cannot(tmp_path):
+    """The world is one for all seeds, so one that cannot go on is told before it is written anew."""
+    (tmp_path / "out" / "seed-8").mkdir(parents=True)
+    write_json(tmp_path / "out" / "seed-8" / "plan.json", json.loads(Plan().to_json()) | {"train": {"epochs": 3}})
+    words = ("--methods", "popularity", "--out", tmp_path / "out")
+    line = misuse("simulations", "evaluate", "--seeds", "7,8", *words)
+    assert "seed-8 holds a run of other settings or other data" in line
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["seed-8"]
+
+
+def test_a_passports_mechanism_is_checked_before_anything_is_read():
+    line = misuse("simulations", "passport", "nowhere", "nowhere-else", "--mechanism", "foo")
+    assert "--mechanism: expected one of randomised-response, exponential, near-set, found 'foo'" in line
+
+
+def test_where_no_bar_can_be_shown_a_line_a_minute_tells_how_far_it_is(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    said: list[str] = []
+    monkeypatch.setattr(console, "tell", said.append)
+    with Bars() as bars:
+        for second, done in ((100, 0), (159, 10), (160, 1200), (161, 1300), (221, 2000)):
+            now[0] = second
+            bars.tick("texts", done, 4385)
+    assert said == ["texts: 1,200 of 4,385", "texts: 2,000 of 4,385"]

@@ -102,5 +102,11 @@ def test_a_delta_too_small_for_one_accountant_is_bounded_by_the_other():
     assert epsilon([steps], DELTA) < epsilon([steps], 1e-15) < LOOSE
 
 
+def test_nothing_that_was_released_is_less_than_nothing():
+    assert by_renyi({(300.0, 1.0): 1}, 0.02, WHOLE_ORDERS) < 0  # a bound is one, though
+    assert epsilon([GaussianSteps(300.0, 1.0, 1)], 0.02) == 0
+    assert epsilon([GaussianSteps(300.0, 1.0, 1), TokenRelease(1.0, "near-set", user="x")], 0.02) == 1
+
+
 def test_a_promise_of_nothing_takes_hardly_any_noise():
     assert noise_for(1e12, DELTA, 1.0, 10) < 1e-3

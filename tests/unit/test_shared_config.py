@@ -34,6 +34,12 @@ def test_defaults_and_sets():
         (["model.width=10", "model.heads=3"], "multiple of model.heads"),
         (["model.dropout=1.0"], "less than 1"),
         (["privacy.epsilon=-1"], "privacy.epsilon: expected at least 0"),
+        (["privacy.epsilon=1e-12"], "privacy.epsilon: expected 0 or at least 1e-09, found 1e-12"),
+        (["privacy.delta=1e-300"], "privacy.delta: expected a probability of at least 1e-15"),
+        (
+            ["federation.rounds=200000"],
+            "federation.rounds x privacy.steps: expected at most 1,000,000, found 2,000,000",
+        ),
         (["train.lr=nan"], "train.lr: expected at least 0"),
         (["privacy.delta=1.0"], "privacy.delta"),
         (["privacy.epsilon=1.0", "federation.family=fedavg"], "family=ffa"),

@@ -3,6 +3,8 @@
 import json
 import math
 from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from shared.errors import ConfigError, PayloadError
 from shared.passport import (
     MAX_BYTES,
+    MAX_EPSILON,
+    MECHANISMS,
     CodeBook,
     Passport,
     book_from_bytes,
@@ -44,6 +48,20 @@ def test_near_set_by_hand():
     # 6 codes, e^epsilon = 2: the best ceil(6 / 3) = 2 weigh 2 each, the other four 1
     found = probabilities(np.array([0.9, 0, 0, 0.8, 0, 0]), math.log(2), "near-set")
     np.testing.assert_allclose(found, np.array([2, 1, 1, 2, 1, 1]) / 8)
+
+
+@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("wanted", [1.0, MAX_EPSILON])
+def test_draws_keep_their_epsilon_though_they_lie_on_a_grid(mechanism, wanted):
+    """A draw is a multiple of 2^-53, so a chance is a number of them: counted, for two histories that disagree."""
+
+    def counts(best):
+        ends = np.cumsum(probabilities(np.eye(8)[best], wanted, mechanism))[:-1]
+        first = [0, *(math.ceil(Fraction(float(end)) * 2**53) for end in ends), 2**53]
+        return [after - before for before, after in pairwise(first)]
+
+    ratios = [math.log(one / other) for one, other in zip(counts(0), counts(7), strict=True)]
+    assert max(map(abs, ratios)) < wanted + 1e-8
 
 
 def test_utilities_are_clipped_and_settings_checked():

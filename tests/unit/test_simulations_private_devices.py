@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -267,6 +268,16 @@ def test_noise_in_shares_is_a_little_more(members, tiny_base, monkeypatch, by):
     noise = made[0].numpy() - summed(corpus.split.train, users, len(corpus.space))
     expected = calls.told.noise_multiplier * (math.sqrt(len(users) / quorum(len(users))) if by == "devices" else 1)
     assert noise.std() == pytest.approx(expected, abs=4 * expected / math.sqrt(2 * noise.size))
+
+
+def test_rounds_and_devices_wait_for_each_other(members, tiny_base, tmp_path, monkeypatch):
+    """One limit bounds both, so neither pays between the other's look at the ledgers and what it writes."""
+    member = DomainMember(members[0].domain, Home(tmp_path), members[0].workshop, simulated=True)
+    held = []
+    monkeypatch.setattr(private_devices, "reserved", lambda path: held.append(path) or nullcontext())
+    monkeypatch.setattr(private_devices, "train_privately", lambda *_, **__: None)
+    train_under_promise(None, member, tiny_plan(tiny_base, *PROMISE))
+    assert held == [member.home.ledger]
 
 
 def test_what_adds_no_noise_is_refused_under_a_promise(members, tiny_base, tmp_path):
