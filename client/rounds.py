@@ -143,8 +143,7 @@ class DomainMember:
             train_privately(model, corpus, task.plan, noise, released, place, simulated=self.simulated, tick=tick)
         else:
             check_budget(task.plan, self.limits, (), None)
-            with reserved(self.home.ledger):
-                append_event(self.home.ledger, PlainRelease("update"))  # what was promised before bounds no more
+            append_event(self.home.ledger, PlainRelease("update"))  # what was promised before bounds no more
             private, _ = self.private_before(task, model)
             train(
                 model,

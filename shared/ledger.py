@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -48,26 +49,39 @@ class PlainRelease:
 Event = GaussianSteps | TokenRelease | PlainRelease
 
 
+_held = threading.local()  # .locks: what this thread has reserved, and need not wait for
+
+
 @contextmanager
 def reserved(path: Path) -> Iterator[None]:
-    """Nobody else spends between what is read in this block and what it writes, in whatever process."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with os.fdopen(os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Nobody else spends between what is read in this block and what it writes, in whatever process. A block within a
+    block of the same file is part of it."""
+    lock, mine = path.with_suffix(".lock"), _held.__dict__.setdefault("locks", set())
+    if lock in mine:
         yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        mine.add(lock)
+        try:
+            yield
+        finally:
+            mine.discard(lock)
 
 
 def append_event(path: Path, event: Event) -> None:
     """Write one event and have it on the disk before returning: the release comes after.
 
-    For whoever has the ledger ``reserved``: a forgetting writes all of it anew. Raises BudgetError, and writes nothing,
-    for what could not be read back.
+    Waits for whoever has the ledger reserved: a forgetting writes all of it anew. Raises BudgetError, and writes
+    nothing, for what could not be read back.
     """
     try:
         _event(asdict(event))
     except (ValueError, TypeError, OverflowError):
         raise BudgetError("a release with these numbers cannot be counted; change the settings of privacy") from None
-    append_line(path, asdict(event))
+    with reserved(path):
+        append_line(path, asdict(event))
 
 
 def append_line(path: Path, value: dict[str, Any]) -> None:

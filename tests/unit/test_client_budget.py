@@ -1,5 +1,5 @@
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import pytest
@@ -21,7 +21,7 @@ from shared.accounting import epsilon, noise_for
 from shared.attributes import read_attributes
 from shared.catalog import Catalog
 from shared.errors import BudgetError, ConfigError, DataError
-from shared.ledger import GaussianSteps, PlainRelease, TokenRelease, append_event, read_events
+from shared.ledger import GaussianSteps, PlainRelease, TokenRelease, append_event, read_events, reserved
 from shared.model import initial_state
 from shared.payload import Task
 from shared.plan import read_plan
@@ -59,7 +59,7 @@ def test_spending_without_a_bound(home):
 
 
 def test_spending_refuses_what_it_cannot_read(home, tmp_path):
-    with pytest.raises(DataError, match=r"home\.json is missing or damaged"):
+    with pytest.raises(DataError, match="no finished run in"):
         spending(Home(tmp_path / "nowhere"))
     home.ledger.write_text('{"noise_multiplier": -1}\n')
     with pytest.raises(DataError, match="expected a privacy event"):
@@ -120,6 +120,20 @@ def test_a_line_torn_off_in_the_writing_is_dropped_and_a_whole_one_never(tmp_pat
         append_event(path, events[0])
         assert read_events(path) == (*kept, events[0])
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_nobody_writes_into_a_ledger_that_somebody_else_has_reserved(tmp_path):
+    """A forgetting reads it and writes all of it anew: what came in between would be gone."""
+    ledger, event = tmp_path / "ledger.jsonl", PlainRelease("update")
+    with ThreadPoolExecutor(1) as pool:
+        with reserved(ledger):
+            other = pool.submit(append_event, ledger, event)
+            assert wait([other], timeout=0.5).not_done
+            append_event(ledger, GaussianSteps(1.0, 0.1, 20))  # its own need not wait for itself
+            with reserved(ledger):
+                assert len(read_events(ledger)) == 1
+        other.result(timeout=60)
+    assert read_events(ledger) == (GaussianSteps(1.0, 0.1, 20), event)
 
 
 def test_two_writers_lose_nothing(tmp_path):

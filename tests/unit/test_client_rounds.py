@@ -1,4 +1,3 @@
-import fcntl
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,6 @@ from client.recommend import open_serving
 from client.rounds import DomainMember, must_move, personalise
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
-from shared.ledger import PlainRelease, append_event, read_events
 from shared.model import load_adapter_tensors
 from shared.payload import PAIRS, common, run_of, table, table_name, update_from_bytes, update_to_bytes
 from shared.private import item_table
@@ -288,25 +286,6 @@ def test_a_last_task_whose_delta_says_nothing_is_refused(members, tiny_base):
     with pytest.raises(BudgetError, match=r"privacy\.delta 0\.9 allows a full leak"):
         members[0].finish(task)
     assert not members[0].home.about.exists()
-
-
-def test_nobody_writes_into_a_ledger_that_somebody_else_has_reserved(members, plan, monkeypatch):
-    """A forgetting writes all of it anew, and what came in meanwhile would be gone."""
-    free = []
-
-    def append(path, event):
-        with path.with_suffix(".lock").open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                free.append(event)
-            except BlockingIOError:
-                pass
-        append_event(path, event)
-
-    monkeypatch.setattr(rounds, "append_event", append)
-    members[0].train(first_task(plan)[0])
-    assert read_events(members[0].home.ledger) == (PlainRelease("update"),)
-    assert not free
 
 
 def test_homes_that_cannot_serve_say_why(members, plan, tmp_path):

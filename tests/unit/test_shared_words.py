@@ -67,5 +67,5 @@ def test_explaining_leaves_the_model_as_it_was(engine):
 
 def test_without_captum_there_is_a_message(engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(ConfigError, match=r"isthmus\[explain\]"):
+    with pytest.raises(ConfigError, match=r"\.\[explain\]"):
         item_words(engine, person(engine, engine.catalog.ids[2]), 1)
