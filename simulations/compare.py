@@ -243,7 +243,8 @@ class Comparison:
         """One of the baselines, on each domain alone."""
         for member in self.lacking(name):
             corpus = member.corpus(self.plan)
-            recommend = find_baseline(name)(corpus, self.plan.federation.seed, self.workshop.tick)
+            place = member.home.folder / "baselines" / f"{name}.safetensors"
+            recommend = find_baseline(name)(corpus, self.plan.federation.seed, self.workshop.tick, place)
             cases = corpus.split.test
             self.put(name, member, rank_cases(cases, len(corpus.space), recommend(cases), TOP))
 

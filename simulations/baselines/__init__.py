@@ -8,6 +8,7 @@ how lately they were met, and how much popularity counts.
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from shared.metrics import Ints, ranking_metrics
 
 Recommend = Callable[[Cases], Score]
 Tick = Callable[[str, int, int], None]
-Fit = Callable[[Corpus, int, Tick | None], Recommend]  # (domain, seed, progress) -> recommender
+# (domain, seed, progress, file where one that takes hours may keep how far it is) -> recommender
+Fit = Callable[[Corpus, int, Tick | None, Path | None], Recommend]
 
 RAISED, FADES = (1.0, 10.0, 100.0, 1000.0), 0.9
 CROWD = (0.3, 1.0, 3.0, 10.0)

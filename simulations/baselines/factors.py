@@ -1,5 +1,7 @@
 """Matrix factorisation by Bayesian personalised ranking (Rendle et al. 2009) through ``implicit``."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from implicit.bpr import BayesianPersonalizedRanking
@@ -14,7 +16,7 @@ from simulations.baselines.neighbours import matrix
 TRIED = tuple((epochs, decay) for epochs in (50, 150) for decay in (0.01, 0.05))
 
 
-def bpr_mf(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def bpr_mf(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """64 factors and an item bias; epochs and weight decay by validation."""
     known = matrix(corpus.split.train, len(corpus.space))
 

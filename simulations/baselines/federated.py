@@ -9,6 +9,7 @@ Clients with about as many items are stacked, so that one tensor operation is a 
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -114,17 +115,17 @@ FEDNCF = Method(user_vectors(0.3), network_parameters, network, 10.0, item_rate=
 PFEDREC = Method(linear_layers, lambda draw: {}, dot, rate=4.0, item_rate=2.0, item_scale=0.1, keeps_items=True)
 
 
-def fedmf(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def fedmf(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """Federated matrix factorisation (Chai et al. 2021, without its encryption): a user's vector never leaves."""
     return _fit("fedmf", FEDMF, corpus, seed, tick)
 
 
-def fedncf(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def fedncf(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """Federated neural collaborative filtering (Perifanis & Efraimidis 2022): the score network is averaged too."""
     return _fit("fedncf", FEDNCF, corpus, seed, tick)
 
 
-def pfedrec(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def pfedrec(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """PFedRec (Zhang et al., IJCAI 2023): a private score function, and item vectors tuned at home, for each user."""
     return _fit("pfedrec", PFEDREC, corpus, seed, tick)
 

@@ -1,6 +1,7 @@
 """Item-based nearest neighbours (Sarwar et al. 2001) through ``implicit``."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from simulations.baselines import Recommend, Tick, tuned, valid_ndcg
 NEIGHBOURS = (50, 200)  # tried; validation chooses
 
 
-def item_knn(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def item_knn(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """Sum of cosine similarities to the items of the history; popularity breaks ties."""
     tried = [_fit(corpus, count) for count in NEIGHBOURS]
     return tuned(max(tried, key=lambda one: valid_ndcg(one, corpus)), corpus)

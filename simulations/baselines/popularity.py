@@ -1,5 +1,7 @@
 """The most bought first, for everybody; where validation finds that better, after what one met lately."""
 
+from pathlib import Path
+
 import torch
 
 from client.corpus import Corpus
@@ -8,7 +10,7 @@ from client.splits import Cases
 from simulations.baselines import Recommend, Tick, tuned
 
 
-def popularity(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def popularity(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """Items by training interactions."""
     counts = torch.from_numpy(corpus.popularity).float()
 

@@ -4,8 +4,10 @@ Both with a softmax over the whole catalogue, which is stronger than the papers'
 sampled as our own training samples it), and with our learned weight on items already in the history.
 """
 
+import json
 import math
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from shared.plan import TrainPlan
 from shared.seeding import stream, torch_stream
 from shared.towers import CausalBlock
 from simulations.baselines import Recommend, Tick, tuned, valid_ndcg
+from simulations.baselines.course import Course, keep, resume
 
 WIDTH, BLOCKS, HEADS, DROPOUT, EXPERTS = 128, 2, 2, 0.3, 8
 MAX_HISTORY = 50
@@ -111,22 +114,25 @@ class Sequential(nn.Module):
         return scores
 
 
-def sasrec(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def sasrec(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """SASRec on item ids."""
-    return _fit("sasrec", corpus, seed, tick)
+    return _fit("sasrec", corpus, seed, tick, place)
 
 
-def unisrec(corpus: Corpus, seed: int, tick: Tick | None = None) -> Recommend:
+def unisrec(corpus: Corpus, seed: int, tick: Tick | None = None, place: Path | None = None) -> Recommend:
     """A UniSRec-style text model on the whitened vectors of the frozen base, trained on this domain."""
-    return _fit("unisrec", corpus, seed, tick)
+    return _fit("unisrec", corpus, seed, tick, place)
 
 
-def _fit(name: str, corpus: Corpus, seed: int, tick: Tick | None) -> Recommend:
+def _fit(name: str, corpus: Corpus, seed: int, tick: Tick | None, place: Path | None) -> Recommend:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_stream(seed, name, corpus.name).initial_seed())
         model = Sequential(Ids(len(corpus.space)) if name == "sasrec" else Texts(corpus.space.base))
-        _train(model, name, corpus, seed, tick)
-    return tuned(recommender(model, corpus), corpus)
+        _train(model, name, corpus, seed, tick, place)
+    found = tuned(recommender(model, corpus), corpus)
+    if place is not None:
+        place.unlink(missing_ok=True)
+    return found
 
 
 def recommender(model: Sequential, corpus: Corpus) -> Recommend:
@@ -152,15 +158,20 @@ def recommender(model: Sequential, corpus: Corpus) -> Recommend:
     return recommend
 
 
-def _train(model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick | None) -> None:
+def _train(
+    model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick | None, place: Path | None = None
+) -> None:
     """Until validation stops rising; the best state is kept. Raises TrainingError on a loss that is not finite."""
     draw = stream(seed, name, corpus.name, "batches")
     rows, users, _ = windows(corpus.split.train, MAX_HISTORY)
     if not len(rows):
         raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, betas=(0.9, 0.98))
-    best, kept, state = -math.inf, 0, deepcopy(model.state_dict())
-    for epoch in range(1, EPOCHS + 1):
+    key = json.dumps([name, corpus.name, seed, BATCH, RATE, DECAY, CANDIDATES, WIDTH, BLOCKS, HEADS, MAX_HISTORY])
+    course = None if place is None else resume(place, key, model, optimizer, draw)
+    course = course or Course(-math.inf, 0, 0, deepcopy(model.state_dict()))
+    while course.epoch < EPOCHS and course.epoch - course.kept < PATIENCE:
+        epoch = course.epoch + 1
         batches = shuffled(rows.lengths, BATCH, max(1, BATCH_SCORES // min(len(corpus.space), CANDIDATES)), draw)
         for done, picked in enumerate(batches, 1):
             model.train()
@@ -181,9 +192,10 @@ def _train(model: Sequential, name: str, corpus: Corpus, seed: int, tick: Tick |
             if tick is not None:
                 tick(f"{corpus.name} {name}: epoch {epoch}", done, len(batches))
         give_back()
-        if (found := valid_ndcg(recommender(model, corpus), corpus)) > best:
-            best, kept, state = found, epoch, deepcopy(model.state_dict())
-        elif epoch - kept >= PATIENCE:
-            break
-    model.load_state_dict(state)
+        course.epoch = epoch
+        if (found := valid_ndcg(recommender(model, corpus), corpus)) > course.best:
+            course.best, course.kept, course.state = found, epoch, deepcopy(model.state_dict())
+        if place is not None:
+            keep(place, key, course, model, optimizer, draw)
+    model.load_state_dict(course.state)
     model.eval()

@@ -30,9 +30,37 @@ def test_a_baseline_beats_chance_and_repeats_itself(name, members, plan, monkeyp
     items = len(corpus.space)
     table = torch.from_numpy(draw.normal(size=(len(corpus.split.test), items)).astype(np.float32))
     chance = ndcg(lambda cases: lambda rows: table[torch.from_numpy(rows)], corpus)
-    found = find_baseline(name)(corpus, 3, None)
+    found = find_baseline(name)(corpus, 3, None, None)
     assert ndcg(found, corpus) > chance
-    assert ndcg(find_baseline(name)(corpus, 3, None), corpus) == pytest.approx(ndcg(found, corpus))
+    assert ndcg(find_baseline(name)(corpus, 3, None, None), corpus) == pytest.approx(ndcg(found, corpus))
+
+
+def test_a_training_that_was_interrupted_goes_on_to_the_same_end(members, plan, monkeypatch, tmp_path):
+    monkeypatch.setattr("simulations.baselines.sasrec.EPOCHS", 4)
+    monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
+    monkeypatch.setattr("simulations.baselines.sasrec.BATCH", 32)
+    corpus, place = members[0].corpus(plan), tmp_path / "baselines" / "sasrec.safetensors"
+    trained: list[str] = []
+
+    def stop(what, done, total):
+        trained.append(what)
+        if what.endswith("epoch 3") and done == 2:
+            raise KeyboardInterrupt
+
+    whole = find_baseline("sasrec")(corpus, 3, None, None)
+    with pytest.raises(KeyboardInterrupt):
+        find_baseline("sasrec")(corpus, 3, stop, place)
+    assert {what[-1] for what in trained} == {"1", "2", "3"}
+    trained.clear()
+    found = find_baseline("sasrec")(corpus, 3, lambda what, *_: trained.append(what), place)
+    assert {what[-1] for what in trained} == {"3", "4"}
+    rows = np.arange(len(corpus.split.test))
+    torch.testing.assert_close(found(corpus.split.test)(rows), whole(corpus.split.test)(rows), rtol=0, atol=0)
+    assert not place.exists()  # it came to its end
+    place.write_bytes(b"of a disk that broke")
+    trained.clear()
+    find_baseline("sasrec")(corpus, 3, lambda what, *_: trained.append(what), place)
+    assert {what[-1] for what in trained} == {"1", "2", "3", "4"}
 
 
 @pytest.mark.parametrize("name", ["sasrec", "unisrec"])
@@ -41,9 +69,9 @@ def test_a_large_catalogue_is_sampled_in_training_and_ranked_whole(name, members
     monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
     monkeypatch.setattr("simulations.baselines.sasrec.BATCH", 4)
     corpus = members[0].corpus(plan)
-    whole = ndcg(find_baseline(name)(corpus, 3, None), corpus)
+    whole = ndcg(find_baseline(name)(corpus, 3, None, None), corpus)
     monkeypatch.setattr("simulations.baselines.sasrec.CANDIDATES", 20)
-    sampled = ndcg(find_baseline(name)(corpus, 3, None), corpus)
+    sampled = ndcg(find_baseline(name)(corpus, 3, None, None), corpus)
     assert sampled != whole
     assert sampled == pytest.approx(whole, rel=0.5)
 
