@@ -91,7 +91,7 @@ def federation(tmp_path):
         if process.poll() is None:
             process.terminate()
     for process in made.running:
-        process.wait(20)
+        process.wait(60)  # its server asks Flower to stop the run
     made.wait_gone()
 
 
