@@ -20,11 +20,12 @@ import typer
 HERE = Path(__file__).parent
 OURS = "zero_shot,local"
 BASELINES = "popularity,item_knn,bpr_mf,sasrec,unisrec"
-# HR@10, NDCG@10 on MovieLens-1M under the question's protocol, as papers report them (of SASRec under sampled losses
-# the least of several). A baseline is no straw man where it reaches as much here, less TOLERANCE of it.
+# HR@10, NDCG@10 on MovieLens-1M under the question's protocol, as papers report them; of SASRec under a softmax over all
+# items, as here (Klenitskiy & Vasilev 2023; sampled losses: .181, .095 and more). A baseline is no straw man where it
+# reaches as much here, less TOLERANCE of it.
 PUBLISHED = {
     "federated-papers": {"fedmf": (0.675, 0.381), "fedncf": (0.658, 0.387), "pfedrec": (0.736, 0.444)},
-    "media-video-loo": {"sasrec": (0.181, 0.095)},
+    "media-video-loo": {"sasrec": (0.315, 0.182)},
 }
 TOLERANCE = 0.1
 SHOPS = ("instruments", "scientific", "arts", "office", "games")
