@@ -20,7 +20,7 @@ import typer
 HERE = Path(__file__).parent
 OURS = "zero_shot,local"
 BASELINES = "popularity,item_knn,bpr_mf,sasrec,unisrec"
-# HR@10, NDCG@10 on MovieLens-1M under the question's protocol, as papers report them; of SASRec under a softmax over all
+# HR@10, NDCG@10 on MovieLens-1M under the question's protocol, as papers report them; of SASRec with a softmax over all
 # items, as here (Klenitskiy & Vasilev 2023; sampled losses: .181, .095 and more). A baseline is no straw man where it
 # reaches as much here, less TOLERANCE of it.
 PUBLISHED = {
