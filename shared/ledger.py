@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import BudgetError, DataError
+from shared.whole import sync
 
 WIDEST = 1e9  # beyond it, or below one in so many, nobody means a number
 
@@ -102,21 +103,13 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     if new:
-        _sync(path.parent)  # the file's name is to last too
+        sync(path.parent)  # the file's name is to last too
 
 
 def on_disk(path: Path) -> None:
     """Have on the disk what a process wrote that may have been killed before it had."""
     for part in (path, path.parent):
-        _sync(part)
-
-
-def _sync(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        sync(part)
 
 
 def _whole(raw: bytes) -> bytes:

@@ -37,7 +37,7 @@ def aside(path: Path, mode: int = OWNER, over: bool = True) -> Iterator[Path]:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)  # until this process ends: how ``sweep`` knows that somebody still writes
         yield made
-        _sync(made)
+        sync(made)
         if over:
             made.replace(path)
         else:
@@ -46,7 +46,7 @@ def aside(path: Path, mode: int = OWNER, over: bool = True) -> Iterator[Path]:
     finally:
         made.unlink(missing_ok=True)
         os.close(handle)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def sweep(folder: Path) -> None:
@@ -113,7 +113,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or a folder's names, on the disk before returning."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
