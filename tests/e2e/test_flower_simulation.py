@@ -72,5 +72,5 @@ def test_a_failure_of_the_engine_comes_back(tmp_path, monkeypatch):
 
 def test_without_ray_the_error_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(flower_run, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'isthmus\[simulation\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[simulation\]'"):
         run_in_flower(start(), weighted_mean(4096), 1, list(NAMES), write_spec(tmp_path), 1)
