@@ -317,7 +317,9 @@ def personalise(
     if not pace.personal_epochs:
         return private, Outcome(0, math.nan, (validate(model, corpus, private),))
     slower = replace(plan, train=replace(pace, lr=rate * pace.lr, lora_lr=rate * pace.lora_lr))
-    outcome = train(model, [corpus], [private], slower, epochs=epochs, place=place, early_stopping=True, tick=tick)
+    outcome = train(
+        model, [corpus], [private], slower, epochs=epochs, place=place, early_stopping=True, pull=pace.pull, tick=tick
+    )
     return private, outcome
 
 

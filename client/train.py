@@ -69,13 +69,15 @@ def train(
     early_stopping: bool,
     released: frozenset[str] | None = None,
     part: tuple[int, int] = (0, 1),
+    pull: float = 0.0,
     tick: Tick | None = None,
 ) -> Outcome:
     """Train in place on one domain, or on several pooled.
 
     ``place`` names the random streams. ``part`` (i, n) makes this the i-th of n trainings, counted from 0, that share
-    one course of the learning rate: one warm-up, one decay. With ``early_stopping`` the best state by mean validation
-    NDCG@10 is kept, the start included. Raises TrainingError on a loss that is not finite.
+    one course of the learning rate: one warm-up, one decay. Shared parameters are drawn back by ``pull`` to where they
+    start. With ``early_stopping`` the best state by mean validation NDCG@10 is kept, the start included. Raises
+    TrainingError on a loss that is not finite.
     """
     seed = plan.federation.seed
     draw = stream(seed, *place, "batches")
@@ -97,7 +99,7 @@ def train(
     total = epochs * sum(len(queue) for queue in queues)
     if total == 0:
         raise TrainingError(f"{', '.join(c.name for c in corpora)}: no user has two training events; nothing to learn")
-    towers, lora = _optimizers(model, privates, plan, total, released, part)
+    towers, lora = _optimizers(model, privates, plan, total, released, part, pull)
     catalogues = [_Catalogue(model, corpus, plan) for corpus in corpora]
     valid = [_validate(model, catalogues, privates)] if early_stopping else []
     best = _snapshot(model, privates) if early_stopping else None
@@ -309,7 +311,8 @@ class _Catalogue:
 class _Optimizer:
     """AdamW with linear warm-up and decay, gradients clipped to length 1 and cleared after each step.
 
-    Tables whose gradients are sparse go through SparseAdam: no decay, no clipping.
+    Tables whose gradients are sparse go through SparseAdam: no decay, no clipping. A group with ``pull`` is drawn back
+    to where it started as weight decay draws to zero: the proximal term of Ditto (Li et al. 2021, eq. 2), decoupled.
     """
 
     def __init__(
@@ -332,14 +335,21 @@ class _Optimizer:
             return min((at + 1) / warm, max(0.05, 1 - (at - warm) / max(course - warm, 1)))
 
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in self.all]
+        pulled = [group for group in self.inner.param_groups if group.get("pull")]
+        self.pulled = [(group, [value.detach().clone() for value in group["params"]]) for group in pulled]
 
     def step(self) -> None:
         for group in self.inner.param_groups:
             nn.utils.clip_grad_norm_(group["params"], 1.0)
+        rates = [group["pull"] * group["lr"] for group, _ in self.pulled]
         for optimizer, schedule in zip(self.all, self.schedules, strict=True):
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for (group, starts), rate in zip(self.pulled, rates, strict=True):
+                for value, start in zip(group["params"], starts, strict=True):
+                    value.lerp_(start, min(rate, 1.0))
 
 
 def _optimizers(
@@ -349,6 +359,7 @@ def _optimizers(
     steps: int,
     released: frozenset[str] | None,
     part: tuple[int, int],
+    pull: float,
 ) -> tuple[_Optimizer, _Optimizer | None]:
     named = shared_parameters(model)
     for name, parameter in named.items():
@@ -356,7 +367,7 @@ def _optimizers(
     free = {name: value for name, value in named.items() if value.requires_grad}
     decay, rate = plan.train.weight_decay, plan.train.lr
     groups: list[dict[str, object]] = [
-        {"params": [v for n, v in free.items() if ".lora_" not in n], "lr": rate, "weight_decay": decay}
+        {"params": [v for n, v in free.items() if ".lora_" not in n], "lr": rate, "weight_decay": decay, "pull": pull}
     ]
     own = [private for private in privates if private is not None]
     if own:
@@ -370,7 +381,7 @@ def _optimizers(
         return _Optimizer(groups, steps, plan, part, sparse), None
     pushes = math.ceil(steps / plan.train.encode_every)
     return _Optimizer(groups, steps, plan, part, sparse), _Optimizer(
-        [{"params": lora, "lr": plan.train.lora_lr}], pushes, plan, part
+        [{"params": lora, "lr": plan.train.lora_lr, "pull": pull}], pushes, plan, part
     )
 
 

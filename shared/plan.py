@@ -71,6 +71,7 @@ class TrainPlan:
     private_rounds: bool = True  # private parameters train beside the released ones; never under privacy.epsilon
     personal_epochs: int = 2  # most epochs of the private fine-tuning after private rounds, else `epochs`; 0 = none
     personal_rate: float = 0.3  # its learning rates, relative to the others
+    pull: float = 0.0  # how strongly it is drawn back to the federated model (Ditto); 0 = not
     gate: bool = True  # serve what the domain reaches alone where its validation finds the federated model worse
     mix: bool = True  # or the mean of that and of the federated model, where validation finds it best
     pooled_epochs: int = 3  # most epochs on the pooled data

@@ -114,15 +114,16 @@ def test_what_another_run_left_is_nobodys_start(members, plan, tiny_base, tmp_pa
 def test_private_parameters_that_no_round_trained_take_a_training_of_full_length(members, plan, monkeypatch):
     asked = []
 
-    def tuned(*args, epochs, **kwargs):
-        asked.append(epochs)
+    def tuned(*args, epochs, pull, **kwargs):
+        asked.append((epochs, pull))
         return rounds.Outcome(epochs, 0.0, (0.0,))
 
     monkeypatch.setattr(rounds, "train", tuned)
     corpus, model = members[0].corpus(plan), members[0].workshop.model(plan)
+    plan = replace(plan, train=replace(plan.train, pull=3.0))
     for trained in (False, True):
         personalise(model, corpus, plan, corpus.private(model), trained)
-    assert asked == [plan.train.epochs, plan.train.personal_epochs]
+    assert asked == [(plan.train.epochs, 3.0), (plan.train.personal_epochs, 3.0)]
     assert asked[0] != asked[1]
 
 

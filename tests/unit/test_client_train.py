@@ -51,6 +51,34 @@ def test_the_same_seed_is_the_same_training(members, tiny_base):
     assert not np.array_equal(one["user.outward.weight"], other["user.outward.weight"])
 
 
+def test_a_pull_draws_back_by_hand(tiny_base):
+    held, free = (torch.nn.Parameter(torch.tensor([2.0])) for _ in range(2))
+    groups = [{"params": [value], "lr": 0.5, "weight_decay": 0.0} for value in (held, free)]
+    groups[0]["pull"] = 0.5
+    optimizer = train_module._Optimizer(groups, 100, tiny_plan(tiny_base, "train.warmup=0"), (0, 1))
+    for value in (held, free):
+        value.grad = torch.tensor([1.0])
+    optimizer.step()  # Adam's first step is as long as its rate
+    assert free.item() == pytest.approx(1.5)
+    assert held.item() == pytest.approx(1.5 + 0.25 * (2 - 1.5))
+
+
+def test_a_pull_holds_what_is_shared_and_lets_go_what_is_private(members, tiny_base):
+    plan = tiny_plan(tiny_base, "train.lr=0.01", "train.lora_lr=0.01")
+    fresh = adapter_tensors(Recommender(plan.model, find_base(plan.model.base), plan.federation.seed))
+
+    def way(pull):
+        model, corpus, own, _ = fit(members, plan, pull=pull)
+        moved = {name: float(np.linalg.norm(value - fresh[name])) for name, value in adapter_tensors(model).items()}
+        return moved, float((own.bias.detach() - corpus.private(model).bias.detach()).norm())
+
+    (loose, bias), (held, bias_held) = way(0.0), way(200.0)
+    towers, lora = ([name for name in loose if (".lora_" in name) == which] for which in (False, True))
+    for names in (towers, lora):
+        assert 0 < sum(held[name] for name in names) < 0.2 * sum(loose[name] for name in names)
+    assert bias_held > 0.5 * bias > 0
+
+
 @pytest.mark.parametrize("loss", ["softmax", "bce", "mse", "bpr"])
 def test_sampled_losses_train(members, tiny_base, loss):
     _, _corpus, _, outcome = fit(members, tiny_plan(tiny_base, f"train.loss={loss}", "train.negatives=16"))
