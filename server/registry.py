@@ -27,7 +27,7 @@ from safetensors.numpy import load, save
 from server.rounds import ServerState
 from shared.errors import ConfigError, FederationError, IsthmusError
 from shared.payload import Tensors, dense
-from shared.plan import Plan, plan_from_json
+from shared.plan import Plan, differences, plan_from_json
 from shared.whole import PUBLIC, read_lines, write_whole
 
 FORMAT = 1
@@ -66,7 +66,8 @@ def resume(run_dir: Path, plan_json: str) -> ServerState:
     """
     state = _last(run_dir)
     if state.plan.to_json() != plan_json:
-        raise ConfigError(f"{run_dir} holds a run of another plan; use the settings in its plan.json or another dir")
+        other = differences(state.plan, plan_from_json(plan_json))
+        raise ConfigError(f"{run_dir} holds a run of another plan ({other}); use its settings or another --run-dir")
     reports = [_manifest(run_dir, number)["report"] for number in range(1, state.round)]
     write(run_dir / "rounds.jsonl", b"".join(_line(report) for report in reports))
     return state

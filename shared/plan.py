@@ -171,6 +171,18 @@ def plan_from_json(text: str) -> Plan:
     return read_plan(table)
 
 
+def differences(kept: Plan, asked: Plan) -> str:
+    """The settings in which two plans differ, the first few of them, with both values; empty where they are equal."""
+    one, other = asdict(kept), asdict(asked)
+    told = [
+        f"{section}.{key} {value}, asked {other[section][key]}"
+        for section, part in one.items()
+        for key, value in part.items()
+        if value != other[section][key]
+    ]
+    return "; ".join([*told[:3], *([f"{len(told) - 3} more"] if len(told) > 3 else [])])
+
+
 def check_silos(plan: Plan) -> None:
     """Raises ConfigError where domains of many users are promised privacy in a way that only devices know."""
     for name in DEVICES_ALONE if plan.private else ():

@@ -40,7 +40,7 @@ from shared.lora import save_adapter
 from shared.memory import give_back
 from shared.model import Recommender, base_fingerprint, initial_state, load_adapter_tensors, released_names
 from shared.payload import Tensors
-from shared.plan import Plan, check_silos, plan_from_json
+from shared.plan import Plan, check_silos
 from shared.private import Private
 from shared.whole import read_json
 from simulations.baselines import BASELINES, find_baseline
@@ -49,29 +49,12 @@ from simulations.flower_run import run_in_flower
 from simulations.in_process import carrier_for
 from simulations.overlap import known_elsewhere
 from simulations.private_devices import check_devices, spent_by_devices, train_under_promise
+from simulations.same_run import DAMAGED, check_data, check_plan, other_run
 from simulations.versions import commit, fingerprints, versions
 
 Say = Callable[[str], None]
-DAMAGED = "move the folder away, or pass another --out"
-OTHER_RUN = "{} holds a run of other settings or other data; pass another --out"
 UNKNOWN = ""  # a domain that the server never heard of
 METHODS = ("zero_shot", "local", "federated", "personal", "adopted", "pooled", "devices", "together")
-
-
-def check_plan(run: Path, plan: Plan) -> bool:
-    """Whether a run of this plan is there already; a setting that came later has its usual value in it.
-
-    Raises ConfigError on a run of another plan, DataError on a damaged one.
-    """
-    if not any((run / mark).exists() for mark in ("plan.json", "fingerprints.json", "result.json", "current")):
-        return False
-    try:
-        same = plan_from_json(json.dumps(read_json(run / "plan.json", DAMAGED))) == plan
-    except ConfigError:  # of a version that knew other settings
-        same = False
-    if not same:
-        raise ConfigError(OTHER_RUN.format(run))
-    return True
 
 
 @dataclass
@@ -163,8 +146,9 @@ class Comparison:
         paths = {name: self.out / f"{name}.json" for name in ("fingerprints", "result")}
         kept = {name: read_json(path, DAMAGED) for name, path in paths.items() if path.exists()}
         before = kept.get("result", {})
-        if before.get("protocol", self.protocol) != self.protocol or kept.get("fingerprints", {}) != made:
-            raise ConfigError(OTHER_RUN.format(self.out))
+        if (protocol := before.get("protocol", self.protocol)) != self.protocol:
+            raise other_run(self.out, f"another protocol ({protocol}, asked {self.protocol})")
+        check_data(self.out, kept.get("fingerprints", {}), made)
         if not before:
             return
         self.commits = before.get("commits", {})

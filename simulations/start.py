@@ -18,7 +18,8 @@ from shared.model import adapter_tensors, load_adapter_tensors
 from shared.plan import Plan, check_silos
 from shared.whole import read_json
 from simulations.attacks.audit import audit
-from simulations.compare import DAMAGED, OTHER_RUN, Comparison, check_plan
+from simulations.compare import Comparison
+from simulations.same_run import DAMAGED, check_data, check_plan, check_settings, other_run
 from simulations.summary import summarise
 from simulations.versions import commit, fingerprints
 from simulations.world import write_world
@@ -116,8 +117,11 @@ def audit_domains(
     seed, path = plan.federation.seed, place / "audit.json"
     kept = read_json(path, DAMAGED) if path.exists() else {}
     asked = {"plan": json.loads(plan.to_json()), "users": users, "shadows": shadows}
-    if kept and any(kept.get(name) != value for name, value in asked.items()):  # before a world is written there
-        raise ConfigError(OTHER_RUN.format(place))
+    if kept:  # before a world is written there
+        check_settings(place, kept.get("plan", {}), plan)
+        for name in ("users", "shadows"):
+            if kept.get(name) != asked[name]:
+                raise other_run(place, f"other settings ({name} {kept.get(name)}, asked {asked[name]})")
     if not folders:
         # As many again as are asked about: an epsilon of a few hides nobody among a few hundred.
         people = 2 * users
@@ -125,8 +129,8 @@ def audit_domains(
         folders = list(write_world(place / "world", seed=seed, users=people, domains=("video",)).values())
     domains = open_domains(folders, place / "world", seed, bars)
     made = fingerprints(plan, domains)
-    if kept and kept.get("fingerprints") != made:
-        raise ConfigError(OTHER_RUN.format(place))
+    if kept:
+        check_data(place, kept.get("fingerprints", {}), made)
     workshop = Workshop(cache, tick=bars.tick)
     model = workshop.model(plan)
     start = adapter_tensors(model)

@@ -82,7 +82,7 @@ def test_a_run_of_other_settings_into_the_same_place_changes_nothing(done, tiny_
     before = {path: path.read_bytes() for path in (folder / "one").rglob("*") if path.is_file()}
     other = (*options(tiny_world, tiny_base, cache), "--set", "train.lr=0.5")
     _, said = run(folder, "simulations", *other, "--out", "one", expect=2)
-    assert "holds a run of other settings or other data" in said
+    assert "one holds a run of other settings (train.lr 0.005, asked 0.5); pass another --out" in said
     assert before == {path: path.read_bytes() for path in (folder / "one").rglob("*") if path.is_file()}
 
 

@@ -399,7 +399,7 @@ def test_no_seed_trains_where_another_cannot(tmp_path):
     write_json(tmp_path / "out" / "seed-8" / "plan.json", json.loads(Plan().to_json()) | {"train": {"epochs": 3}})
     words = ("--methods", "popularity", "--out", tmp_path / "out")
     line = misuse("simulations", "evaluate", "--seeds", "7,8", *words)
-    assert "seed-8 holds a run of other settings or other data" in line
+    assert "seed-8 holds a run of other settings (train.epochs 3, asked 6" in line
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["seed-8"]
 
 

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from shared.config import apply_sets, read_toml
 from shared.errors import ConfigError
-from shared.plan import Plan, plan_from_json, read_plan
+from shared.plan import Plan, differences, plan_from_json, read_plan
 
 
 def test_defaults_and_sets():
@@ -77,3 +77,13 @@ def test_a_peers_plan_never_raises_anything_else(text):
 def test_a_plan_survives_its_bytes():
     plan = read_plan(apply_sets({}, ["train.lr=0.003", "privacy.epsilon=2.5", 'model.targets=["key", "value"]']))
     assert plan_from_json(plan.to_json()) == plan
+
+
+def test_differences_are_told_with_both_values_and_only_a_few():
+    assert differences(Plan(), Plan()) == ""
+    one = read_plan({"train": {"lr": 0.5}})
+    assert differences(Plan(), one) == "train.lr 0.001, asked 0.5"
+    many = read_plan({"train": {"lr": 0.5, "epochs": 9, "pull": 1.0}, "model": {"rank": 2}, "federation": {"seed": 8}})
+    assert (
+        differences(Plan(), many) == "model.rank 8, asked 2; train.epochs 6, asked 9; train.pull 0.0, asked 1.0; 2 more"
+    )

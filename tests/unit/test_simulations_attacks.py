@@ -244,7 +244,7 @@ def test_the_command_prints_every_attack_and_repeats_under_its_seed(
     assert page.count("<svg") == 1
     other = invoke("one", "--shadows", "3")
     assert other.exit_code == 2
-    assert "a run of other settings or other data" in other.output
+    assert "a run of other settings (shadows 2, asked 3)" in other.output
     kept = json.loads((tmp_path / "one" / "audit.json").read_text())
     kept["found"]["video"]["private"]["epsilon_at_least"] = 9.0
     (tmp_path / "one" / "audit.json").write_text(json.dumps(kept))
@@ -254,4 +254,4 @@ def test_the_command_prints_every_attack_and_repeats_under_its_seed(
     assert "MORE THAN IS CLAIMED" in (tmp_path / "one" / "report.html").read_text()
     del kept["fingerprints"]
     (tmp_path / "one" / "audit.json").write_text(json.dumps(kept))
-    assert "a run of other settings or other data" in invoke("one").output
+    assert "a run of data that it does not name" in invoke("one").output

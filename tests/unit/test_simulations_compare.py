@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -96,8 +97,10 @@ def test_a_run_of_other_users_of_the_same_domains_is_not_gone_on_with(members, t
     weighed = replace(member.domain, interactions=replace(data, weights=data.weights + 1))
     told = replace(member.domain, catalog=replace(catalog, texts=("the same",) * len(catalog)))
     changed = [DomainMember(domain, member.home, member.workshop) for domain in (weighed, told)]
-    for other in (fewer, *changed):
-        with pytest.raises(ConfigError, match="other settings or other data; pass another --out"):
+    says = ("users, interactions", "interactions", "catalogues")
+    for other, differs in zip((fewer, *changed), says, strict=True):
+        told = f"other data ({differs} of {member.name}); pass another --out"
+        with pytest.raises(ConfigError, match=re.escape(told)):
             Comparison(plan, [other], member.workshop, tmp_path, "loo").run(("zero_shot",))
     made = json.loads((tmp_path / "result.json").read_text())["commits"]
     assert list(made.values()) == [[f"{member.name} zero_shot"]]
@@ -115,7 +118,7 @@ def test_a_run_of_before_a_setting_was_there_goes_on(members, tiny_base, tmp_pat
     assert json.loads((tmp_path / "plan.json").read_text()) == json.loads(plan.to_json())
     other = replace(plan, federation=replace(plan.federation, mean_rank=1))
     (tmp_path / "plan.json").write_text(json.dumps(kept))
-    with pytest.raises(ConfigError, match="other settings or other data"):
+    with pytest.raises(ConfigError, match=re.escape("other settings (federation.mean_rank 0, asked 1)")):
         Comparison(other, [member], member.workshop, tmp_path, "loo").run(("zero_shot",))
 
 
