@@ -127,8 +127,11 @@ def certs(
     with settled():
         from server.certs import make_certificates
 
-        for path in make_certificates(folder, members or [], hosts or [], public or []):
+        made = make_certificates(folder, members or [], hosts or [], public or [])
+        for path in made:
             typer.echo(str(path))
+        if not made:
+            tell(f"{folder} has certificates already, and no further member was named: --member NAME or --public FILE")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from shared import console
 from shared.console import Bars
 from shared.ledger import GaussianSteps, append_event
 from shared.plan import SECTIONS, Plan
+from simulations.scenario import Scenario
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 COMMANDS = [
@@ -105,6 +106,21 @@ def test_readme_names_every_setting_with_its_default():
             default = f"[{', '.join(field.default)}]" if isinstance(field.default, tuple) else field.default
             default = str(default).lower() if isinstance(default, bool) else default  # as --set takes it
             assert f"| `{section}.{field.name}` | {default} |" in text
+
+
+def test_readme_names_every_key_of_a_scenario_with_its_default():
+    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    told = {}
+    for row in rows:
+        keys, usually = row.strip("| ").split(" | ")[:2]
+        told |= dict(zip(re.findall(r"`(\w+)`", keys), usually.split(", "), strict=False))
+    for field in fields(Scenario):
+        if field.default is MISSING:
+            usual = "must be there"
+        else:
+            usual = json.dumps(list(field.default) if isinstance(field.default, tuple) else field.default)
+            usual = usual if isinstance(field.default, int) else f"`{usual}`"
+        assert told[field.name] == usual
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ def test_a_domain_makes_its_own_key(tmp_path):
     assert said.startswith(f"{home}/shop: this domain's own")
     assert (home / "shop").stat().st_mode & 0o077 == 0
     assert run("server", "certs", "certs", "--public", home / "shop.pub").exit_code == 0
+    assert "has certificates already, and no further member was named" in run("server", "certs", "certs").stderr
     assert Path("certs/members/shop.pub").read_bytes() == (home / "shop.pub").read_bytes()
     before = (home / "shop").read_bytes()
     assert "exists already" in misuse("client", "--domain", "shop", "key")
