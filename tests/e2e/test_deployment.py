@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from support.failing_superlink import failing_superlink
 from support.fake_member import NAMES, FakeMember, carry_for, fake_plan, fake_start
+from support.proxy import NGINX, federation_door
 
 from server import registry
 from server.aggregate import weighted_mean
@@ -46,8 +48,10 @@ class Federation:
     def server(self, label: str, run: str, rounds: int, clients: int, wait_s: float, *flags: str) -> subprocess.Popen:
         return self.start(label, "server", self.folder / run, self.port, rounds, clients, wait_s, *flags)
 
-    def client(self, name: str, behaviour: str = "good", once: str = "once", *certificates: Path) -> subprocess.Popen:
-        return self.start(name, "client", name, behaviour, self.folder / name, self.port, once, *certificates)
+    def client(
+        self, name: str, behaviour: str = "good", once: str = "once", *certificates: Path, port: int | None = None
+    ) -> subprocess.Popen:
+        return self.start(name, "client", name, behaviour, self.folder / name, port or self.port, once, *certificates)
 
     def said(self, label: str) -> str:
         return (self.folder / f"{label}.out").read_text()
@@ -150,10 +154,14 @@ def test_a_secure_sum_is_the_plain_one_and_no_single_update_reaches_the_server(f
     make_certificates(folder, NAMES)
     server = federation.server("server", "run", 1, 3, 200, f"--certificates={folder}")
     federation.wait_said("server", "waiting for domains")  # who knocks before its key is known begins again and again
-    clients = [federation.client(name, "good", "once", folder) for name in NAMES]
-    assert server.wait(400) == 0, federation.said("server")
-    assert "round 1/1: 3 domains (book, music, video)" in federation.said("server")
-    assert [client.wait(90) for client in clients] == [0, 0, 0]
+    with ExitStack() as open_ones:
+        door = int(federation.port)
+        if NGINX is not None:  # as docs/deployment.md has it: members come through the proxy
+            open_ones.enter_context(federation_door(federation.folder / "nginx", folder, door, door := free_port()))
+        clients = [federation.client(name, "good", "once", folder, port=door) for name in NAMES]
+        assert server.wait(400) == 0, federation.said("server")
+        assert "round 1/1: 3 domains (book, music, video)" in federation.said("server")
+        assert [client.wait(90) for client in clients] == [0, 0, 0]
 
     expected = in_process(1)
     run = federation.folder / "run"
