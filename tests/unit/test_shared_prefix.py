@@ -2,6 +2,8 @@ import errno
 import hashlib
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import shared.prefix as prefix
 from shared.errors import BaseModelError
 from shared.model import Recommender
 from shared.plan import ModelPlan
-from shared.prefix import find_base, length_batches, load_bert, prefix_key, prefix_states, tokenize
+from shared.prefix import find_base, length_batches, load_bert, prefix_forward, prefix_key, prefix_states, tokenize
 
 TEXTS = ("red guitar", "", "the movie of the year: a love story in space", "x" * 300, "红色 tea")
 
@@ -57,6 +59,70 @@ def test_the_next_run_reads_and_does_not_compute(tiny_base, tmp_path, monkeypatc
     monkeypatch.setattr(prefix, "prefix_forward", lambda *_: pytest.fail("computed again"))
     again = prefix_states(bert, base, TEXTS, 2, 24, tmp_path)
     assert torch.equal(first.states, again.states)
+
+
+def counted(monkeypatch, stop_at=None):
+    """How many batches were computed; at the one of that number somebody presses Ctrl-C."""
+    calls = []
+    real = prefix_forward
+
+    def forward(*args):
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(prefix, "prefix_forward", forward)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        (lambda making: None, 3),  # of 9 batches 7 were done, 6 of them kept
+        (lambda making: (making / "done.json").write_text("[64, 6]"), 9),  # of batches of another size
+        (lambda making: (making / "done.json").write_text("{"), 9),
+        (lambda making: (making / "states.bf16").write_bytes(b""), 9),
+    ],
+)
+def test_an_interrupted_computation_goes_on_where_it_was(tiny_base, tmp_path, monkeypatch, damage, again):
+    base, texts = find_base(str(tiny_base)), [f"{text} {place}" for place in range(9) for text in TEXTS[:1]]
+    bert = load_bert(base)
+    monkeypatch.setattr(prefix, "BATCH_TOKENS", 4)  # each text is a batch
+    monkeypatch.setattr(prefix, "KEEP_BATCHES", 2)
+    whole = prefix_states(bert, base, texts, 2, 24, tmp_path / "whole").states.clone()
+    counted(monkeypatch, stop_at=7)
+    with pytest.raises(KeyboardInterrupt):
+        prefix_states(bert, base, texts, 2, 24, tmp_path / "cache")
+    (making,) = (tmp_path / "cache").iterdir()
+    assert prefix._open(making) is None
+    damage(making)
+    calls, told = counted(monkeypatch), []
+    found = prefix_states(bert, base, texts, 2, 24, tmp_path / "cache", lambda *at: told.append(at))
+    assert torch.equal(found.states, whole)
+    assert (len(calls), told[0], told[-1]) == (again, (9 - again + 1, 9), (9, 9))
+    (place,) = (tmp_path / "cache").iterdir()
+    assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "offsets.npy", "states.bf16"]
+
+
+def test_of_two_that_ask_at_once_one_computes(tiny_base, tmp_path, monkeypatch):
+    base = find_base(str(tiny_base))
+    bert, calls, begun, go_on = load_bert(base), [], threading.Event(), threading.Event()
+
+    def forward(*args):
+        calls.append(1)
+        begun.set()
+        assert go_on.wait(30)
+        return prefix_forward(*args)
+
+    monkeypatch.setattr(prefix, "prefix_forward", forward)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(prefix_states, bert, base, TEXTS, 2, 24, tmp_path)
+        assert begun.wait(30)
+        second = pool.submit(prefix_states, bert, base, TEXTS, 2, 24, tmp_path)
+        go_on.set()
+        assert torch.equal(first.result(30).states, second.result(30).states)
+    assert len(calls) == len(prefix.length_batches(np.arange(len(TEXTS)), first.result().lengths, prefix.BATCH_TOKENS))
 
 
 def flip(path):
