@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from client.adversary import worst_case
@@ -22,6 +21,7 @@ from client.corpus import Corpus
 from client.dataset import Unwanted
 from client.evaluate import validate
 from client.losses import LOSSES
+from client.optimizer import Optimizer, optimizers
 from shared.errors import TrainingError
 from shared.memory import give_back
 from shared.model import Batch, Recommender, Space, positions_logits, shared_parameters
@@ -31,10 +31,7 @@ from shared.seeding import stream, torch_stream
 
 Ints = npt.NDArray[np.int64]
 BATCH_SCORES = 16_000_000  # most scores of one batch: 64 MB, and some ten times that with gradients
-
 LEAST_BATCH = 16
-# A user's row gets one gradient an epoch, and SparseAdam moves it then only, not while its momentum dies away.
-SPARSE_RATE = 5.0
 
 # An empty history: one event that is masked out, of an unknown user.
 _NOTHING = torch.zeros(1, 1, dtype=torch.int64)
@@ -99,7 +96,7 @@ def train(
     total = epochs * sum(len(queue) for queue in queues)
     if total == 0:
         raise TrainingError(f"{', '.join(c.name for c in corpora)}: no user has two training events; nothing to learn")
-    towers, lora = _optimizers(model, privates, plan, total, released, part, pull)
+    towers, lora = optimizers(model, privates, plan, total, released, part, pull)
     catalogues = [_Catalogue(model, corpus, plan) for corpus in corpora]
     valid = [_validate(model, catalogues, privates)] if early_stopping else []
     best = _snapshot(model, privates) if early_stopping else None
@@ -151,7 +148,7 @@ def _batch_step(
     first: torch.Tensor,
     plan: Plan,
     draw: np.random.Generator,
-    towers: "_Optimizer",
+    towers: Optimizer,
 ) -> tuple[float, int]:
     """One step of everything above the encoder; (sum of the losses, positions).
 
@@ -291,7 +288,7 @@ class _Catalogue:
             self._leaf = self.model.encode(self.space).requires_grad_(not self.still)
         return self._leaf
 
-    def push(self, optimizer: "_Optimizer | None") -> None:
+    def push(self, optimizer: Optimizer | None) -> None:
         """Send the gathered gradient of some items through the adapted layers and step; vectors are then encoded anew.
 
         The items with the largest gradients go: most of a catalogue has next to none.
@@ -306,83 +303,6 @@ class _Catalogue:
         optimizer.step()
         self._leaf = None
         self.steps = 0
-
-
-class _Optimizer:
-    """AdamW with linear warm-up and decay, gradients clipped to length 1 and cleared after each step.
-
-    Tables whose gradients are sparse go through SparseAdam: no decay, no clipping. A group with ``pull`` is drawn back
-    to where it started as weight decay draws to zero: the proximal term of Ditto (Li et al. 2021, eq. 2), decoupled.
-    """
-
-    def __init__(
-        self,
-        groups: list[dict[str, object]],
-        steps: int,
-        plan: Plan,
-        part: tuple[int, int],
-        sparse: Sequence[torch.Tensor] = (),
-    ) -> None:
-        self.inner = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-        self.all: list[torch.optim.Optimizer] = [self.inner]
-        if sparse and plan.train.lr:
-            self.all.append(torch.optim.SparseAdam(list(sparse), lr=SPARSE_RATE * plan.train.lr, betas=(0.9, 0.98)))
-        before, course = part[0] * steps, part[1] * steps
-        warm = max(1, int(plan.train.warmup * course))
-
-        def rate(step: int) -> float:
-            at = before + step
-            return min((at + 1) / warm, max(0.05, 1 - (at - warm) / max(course - warm, 1)))
-
-        self.schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, rate) for optimizer in self.all]
-        pulled = [group for group in self.inner.param_groups if group.get("pull")]
-        self.pulled = [(group, [value.detach().clone() for value in group["params"]]) for group in pulled]
-
-    def step(self) -> None:
-        for group in self.inner.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], 1.0)
-        rates = [group["pull"] * group["lr"] for group, _ in self.pulled]
-        for optimizer, schedule in zip(self.all, self.schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for (group, starts), rate in zip(self.pulled, rates, strict=True):
-                for value, start in zip(group["params"], starts, strict=True):
-                    value.lerp_(start, min(rate, 1.0))
-
-
-def _optimizers(
-    model: Recommender,
-    privates: Sequence[Private | None],
-    plan: Plan,
-    steps: int,
-    released: frozenset[str] | None,
-    part: tuple[int, int],
-    pull: float,
-) -> tuple[_Optimizer, _Optimizer | None]:
-    named = shared_parameters(model)
-    for name, parameter in named.items():
-        parameter.requires_grad_(released is None or name in released)
-    free = {name: value for name, value in named.items() if value.requires_grad}
-    decay, rate = plan.train.weight_decay, plan.train.lr
-    groups: list[dict[str, object]] = [
-        {"params": [v for n, v in free.items() if ".lora_" not in n], "lr": rate, "weight_decay": decay, "pull": pull}
-    ]
-    own = [private for private in privates if private is not None]
-    if own:
-        bias = [p for private in own for p in (private.bias, private.strength)]
-        groups.append({"params": bias, "lr": 10 * rate, "weight_decay": 0.0})
-        tables = [private.item.weight for private in own if private.item is not None]
-        groups.append({"params": tables, "lr": rate, "weight_decay": decay})
-    sparse = [private.user.weight for private in own if private.user is not None]
-    lora = [value for name, value in free.items() if ".lora_" in name]
-    if not lora or plan.train.lora_lr == 0:
-        return _Optimizer(groups, steps, plan, part, sparse), None
-    pushes = math.ceil(steps / plan.train.encode_every)
-    return _Optimizer(groups, steps, plan, part, sparse), _Optimizer(
-        [{"params": lora, "lr": plan.train.lora_lr, "pull": pull}], pushes, plan, part
-    )
 
 
 def _validate(model: Recommender, catalogues: Sequence["_Catalogue"], privates: Sequence[Private | None]) -> float:

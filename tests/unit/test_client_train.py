@@ -8,6 +8,7 @@ from support.tiny_members import tiny_plan
 import client.train as train_module
 from client.dataset import NONE_UNWANTED, Unwanted
 from client.evaluate import evaluate, model_score
+from client.optimizer import Optimizer
 from client.privacy import train_privately
 from client.rounds import DomainMember
 from client.train import candidates, push_down, refusals, train
@@ -55,7 +56,7 @@ def test_a_pull_draws_back_by_hand(tiny_base):
     held, free = (torch.nn.Parameter(torch.tensor([2.0])) for _ in range(2))
     groups = [{"params": [value], "lr": 0.5, "weight_decay": 0.0} for value in (held, free)]
     groups[0]["pull"] = 0.5
-    optimizer = train_module._Optimizer(groups, 100, tiny_plan(tiny_base, "train.warmup=0"), (0, 1))
+    optimizer = Optimizer(groups, 100, tiny_plan(tiny_base, "train.warmup=0"), (0, 1))
     for value in (held, free):
         value.grad = torch.tensor([1.0])
     optimizer.step()  # Adam's first step is as long as its rate
