@@ -138,11 +138,14 @@ def unfinished(valid: Sequence[float]) -> bool:
 def _key(model: Recommender, corpus: Corpus, plan: Plan, protocol: str) -> str:
     """Names everything that the result is a function of."""
     digest = hashlib.sha256()
-    # Nothing of a federation, and nothing that follows a training, changes a training alone.
-    pace = replace(plan.train, round_epochs=1, private_rounds=True, personal_epochs=0, personal_rate=1.0, pull=0.0)
+    # Nothing of a federation, and nothing that follows a training, changes a training alone. Such a setting that came
+    # later is left out, not given its usual value: what was kept before stays good.
+    pace = replace(plan.train, round_epochs=1, private_rounds=True, personal_epochs=0, personal_rate=1.0)
+    own = asdict(replace(pace, gate=True, mix=True, pooled_epochs=1))
+    del own["pull"]
     parts = [
         asdict(replace(plan.model, shared_items=False, neighbours=0, expected_counts=False)),
-        asdict(replace(pace, gate=True, mix=True, pooled_epochs=1)),
+        own,
         asdict(plan.adversary),
         plan.federation.seed,
         protocol,

@@ -87,11 +87,11 @@ def application(service: HomeService, version: str, limit: float | None = None) 
     async def search(request: Request, ask: Annotated[SearchBody, Query()]) -> Response:
         return told(request, service.search(ask.query, ask.skip, ask.k))
 
-    @app.get("/api/items/{item_id}")
+    @app.get("/api/items/{item_id:path}")
     async def item(item_id: str, request: Request) -> Response:
         return told(request, service.item(item_id))
 
-    @app.get("/api/users/{user}/history")
+    @app.get("/api/users/{user:path}/history")
     async def history(
         user: str, request: Request, skip: int = Query(0, ge=0, le=1_000_000), k: int = Query(50, ge=1, le=1000)
     ) -> Response:

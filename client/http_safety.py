@@ -24,7 +24,7 @@ def add_safety(app: FastAPI, service: HomeService) -> None:
     def queue(request: Request) -> Response:
         return told(request, {"waiting": service.queue()})
 
-    @app.post("/api/queue/{item_id}")
+    @app.post("/api/queue/{item_id:path}")
     def decide(item_id: str, body: DecisionBody) -> dict[str, str]:
         service.decide(item_id, body.decision)
         return {"item_id": item_id, "decision": body.decision}
@@ -33,10 +33,10 @@ def add_safety(app: FastAPI, service: HomeService) -> None:
     def audit(request: Request) -> Response:
         return told(request, latest_or_none_there(service.home))
 
-    @app.get("/api/users/{user}/export")
+    @app.get("/api/users/{user:path}/export")
     def export(user: str, request: Request) -> Response:
         return told(request, service.export(user))
 
-    @app.delete("/api/users/{user}")
+    @app.delete("/api/users/{user:path}")
     def forget(user: str, request: Request) -> Response:
         return told(request, {**asdict(service.forget(user)), "stays": STAYS})

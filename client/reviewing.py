@@ -106,8 +106,10 @@ def audit(
 
         from client.audit import Asked
         from client.audits import make_audit
+        from client.rules import check_rules
         from client.store import Home
 
+        check_rules(rules)
         torch.set_num_threads(1)  # it may run beside a server
         asked = Asked(provider, category, users, cases)
         home = Home(finished(context.obj, run))

@@ -81,6 +81,12 @@ class Rules:
         return Rules((Rule(REVIEWED, NOBODY, items=items), *self.rules), digest.hexdigest()[:12])
 
 
+def check_rules(named: Path | None) -> None:
+    """Raises ConfigError where a file of rules was named that is not there: no rules would count then, in silence."""
+    if named is not None and not named.is_file():
+        raise ConfigError(f"--rules: expected a file at {named}; check the path")
+
+
 def read_rules(path: Path) -> Rules:
     """The rules of a file; none where there is no such file. Raises ConfigError, one line that names the key."""
     if not path.exists():

@@ -49,13 +49,13 @@ def serve(
         import torch
 
         from client.http_api import application
+        from client.rules import check_rules
         from client.service import HomeService
         from client.store import Home
         from shared.http import listen
 
         torch.set_num_threads(1)  # an answer is too small to share; requests are many
-        if rules is not None and not rules.is_file():
-            raise ConfigError(f"--rules: expected a file at {rules}; check the path")
+        check_rules(rules)
         home = Home(finished(context.obj, run))
         service = HomeService(home, context.obj["cache"], context.obj["data"], rules, log_mb * 2**20, tell)
         service.border = border_of(issuer_keys or [], code_book)
@@ -107,13 +107,13 @@ def publish(
         if not given["domain"]:
             raise ConfigError(UNNAMED)
         from client.publish import publish as give
+        from client.rules import check_rules
         from client.store import Home, load
 
         home = Home(given["home"])
         if given["data"] is None and not home.about.is_file():
             raise ConfigError("publish needs the domain's files: --data FOLDER before the command")
-        if rules is not None and not rules.is_file():
-            raise ConfigError(f"--rules: expected a file at {rules}; check the path")
+        check_rules(rules)
         found, struck = give(given["data"] or load(home).data, given["domain"], home, out, popularity, rules)
         left = f" ({struck:,} more stay at home by its rules)" if struck else ""
         about = f"{len(found.catalog):,} items of {found.domain}{left}"

@@ -62,11 +62,13 @@ def main(
     sets: Sets = None,
     run_dir: Annotated[Path | None, typer.Option(help="Run directory; default runs/server- and the time.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last complete round.")] = False,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address of loopback to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 18000,
     wait: Annotated[float, typer.Option(help="Seconds to wait for the domains.")] = 300.0,
     round_timeout: Annotated[float, typer.Option(help="Seconds for one round.")] = 3600.0,
-    certificates: Annotated[Path | None, typer.Option(help="Folder made by `certs`; needed off loopback.")] = None,
+    certificates: Annotated[
+        Path | None, typer.Option(help="Folder made by `certs`; with the members that may join.")
+    ] = None,
     http_port: Annotated[int | None, typer.Option(help="Also open the HTTP door here while the run lasts.")] = None,
     catalogue: Catalogues = None,
     cache: Cache = CACHE,

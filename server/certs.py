@@ -23,7 +23,7 @@ def certificates_in(folder: Path) -> Certificates:
     """The server's files in a folder made by ``make_certificates``."""
     members = folder / "members"
     return Certificates(
-        folder / "ca.crt", folder / "server.crt", folder / "server.key", members if members.is_dir() else None
+        folder / "ca.crt", folder / "server.crt", folder / "server.key", members if any(members.glob("*.pub")) else None
     )
 
 

@@ -90,19 +90,27 @@ def run_server(
 def check(
     host: str, clients: int, wait_s: float, round_timeout_s: float, certificates: Certificates | None, secure: bool
 ) -> None:
-    """Raises ConfigError on settings that cannot work or would put updates on a network in clear."""
+    """Raises ConfigError on settings that cannot work, or would let anybody in."""
     if clients < 1:
         raise ConfigError(f"expected at least 1 client, found {clients}")
     if secure and not FEWEST <= clients <= MOST_MEMBERS:
         raise ConfigError(f"--clients: a secure sum takes {FEWEST} to {MOST_MEMBERS} domains, found {clients}")
     if min(wait_s, round_timeout_s) <= 0:
         raise ConfigError(f"expected waits above 0 s, found {min(wait_s, round_timeout_s):g}")
-    if certificates is None and not is_loopback(host):
-        raise ConfigError(f"{host} is open to a network: make certificates (python -m server certs) and pass them")
+    if not is_loopback(host):
+        raise ConfigError(
+            f"{host} is open to a network, and Flower's port has a control API that asks nobody who they are: "
+            "listen on 127.0.0.1 and put the proxy of docs/deployment.md before it"
+        )
     if certificates is not None:
         for path in (certificates.ca, certificates.certificate, certificates.key):
             if not path.is_file():
                 raise ConfigError(f"expected a file at {path}, found none; make it with python -m server certs")
+        if certificates.members is None:  # Flower would let in whoever knocks
+            raise ConfigError(
+                f"{certificates.ca.parent} knows no members: add each domain's key to it (python -m server certs "
+                f"{certificates.ca.parent} --public NAME.pub)"
+            )
     if not (ROOT / "pyproject.toml").is_file():
         raise ConfigError(f"expected pyproject.toml in {ROOT}; run the server from a checkout of the project")
 

@@ -84,9 +84,13 @@ def tell(line: str) -> None:
     err.print(line, markup=False, soft_wrap=True)
 
 
-def plan_from(settings: Path | None, sets: list[str], more: Table) -> Plan:
-    """Settings file, then ``--set``, then the options that have names of their own."""
-    table = apply_sets(read_toml(settings) if settings is not None else {}, sets)
+def plan_from(settings: Path | None, sets: list[str], more: Table, before: Table | None = None) -> Plan:
+    """What stands ``before``, then the settings file, then ``--set``, then the options that have names of their own."""
+    table = dict(before or {})
+    for section, values in (read_toml(settings) if settings is not None else {}).items():
+        both = section in table and isinstance(values, dict)
+        table[section] = {**table[section], **values} if both else values
+    table = apply_sets(table, sets)
     for section, values in more.items():
         table.setdefault(section, {}).update(values)
     return read_plan(table)

@@ -150,6 +150,10 @@ def new_app(title: str, version: str, pages: Path | None) -> FastAPI:
     async def plain(request: Request, error: StarletteHTTPException) -> JSONResponse:
         return problem(error.status_code, str(error.detail))
 
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> JSONResponse:
+        return problem(500, "this is a bug of the program; nothing of the request is told")
+
     @app.exception_handler(OSError)
     async def disk(request: Request, error: OSError) -> JSONResponse:
         return problem(507, f"a file cannot be written: {error.strerror}; nothing was kept")

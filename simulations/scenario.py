@@ -70,6 +70,8 @@ def read_scenario(name: str) -> Scenario:
     if missing := {"question", "shops", "methods"} - table.keys():
         raise ConfigError(f"{path} lacks {sorted(missing)[0]!r}")
     made = read_section(Scenario, table, path.name)
+    if not (made.shops and made.methods and made.families):
+        raise ConfigError(f"{path}: expected one of shops, methods and families at least, found none")
     known_methods = (*METHODS, *BASELINES)
     if unknown := [method for method in made.methods if method not in known_methods]:
         raise ConfigError(f"{path}, methods: expected some of {', '.join(known_methods)}, found {unknown[0]!r}")
@@ -101,6 +103,9 @@ def play(
 ) -> dict[str, Any]:
     """All runs under all seeds; their summaries by label, which also lie in ``out/summary.json``."""
     domains = [read_domain(root / shop) for shop in scenario.shops]
+    for shop, domain in zip(scenario.shops, domains, strict=True):
+        if domain.name != shop:  # owners are told apart by it
+            raise ConfigError(f"{root / shop} holds a domain named {domain.name!r}: name the folder as the domain")
     for domain in domains:
         bars.say(domain.describe())
     workshop = Workshop(cache, tick=bars.tick)

@@ -97,6 +97,6 @@ def test_a_domains_door_behind_a_password(tmp_path):
             assert client.post("/api/ask", headers=headers).json() == {"answer": "yes"}  # a program tells no Origin
             page = headers | {"origin": "https://rec.example.org"}
             assert client.post("/api/ask", headers=page).json() == {"answer": "yes"}
-            for origin in ("https://evil.example.org", "null", "http://rec.example.org"):
+            for origin in ("https://evil.example.org", "null", "http://rec.example.org", url):
                 assert client.post("/api/ask", headers=headers | {"origin": origin}).status_code == 403, origin
             assert httpx.post(f"{url}/api/ask", headers=page, trust_env=False).status_code == 403  # hence the proxy

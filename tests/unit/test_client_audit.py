@@ -177,6 +177,8 @@ def test_a_changed_log_shows_in_audit_command_and_api(served, tmp_path):
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["log"]["broken"] == ""
     assert "each record follows" in CliRunner().invoke(app, [*words, "log", "--verify"]).stdout
+    typo = CliRunner().invoke(app, [*words, "--rules", "rulse.toml"])  # and not an audit under no rules
+    assert (typo.exit_code, "--rules: expected a file at rulse.toml" in typo.stderr) == (2, True)
     api = TestClient(application(HomeService(home, cache), "1"))
     assert api.get("/api/audit").json()["sample"]["users"] == 20
     (path,) = ShownLog(home.shown).segments()

@@ -198,3 +198,18 @@ def test_the_description_names_every_path_and_loads_nothing_from_outside(door):
 def test_it_listens_on_this_machine_alone(host):
     with pytest.raises(ConfigError, match="is open to a network"):
         listen(new_app("x", "1", None), host, 0)
+
+
+def test_ids_may_hold_a_slash(door):
+    assert door.post("/api/items", json={"items": [{"item_id": "a/b", "title": "New"}]}).status_code == 201
+    assert door.get("/api/items/a%2Fb").json()["item_id"] == "a/b"
+    assert door.post("/api/queue/a%2Fb", json={"decision": "keep"}).json()["item_id"] == "a/b"
+    assert door.post("/api/events", json={"events": [{"user": "u/1/history", "item": "a/b"}]}).status_code == 201
+    assert len(door.get("/api/users/u%2F1%2Fhistory/history").json()["events"]) == 1
+    assert "u/1/history" in json.dumps(door.get("/api/users/u%2F1%2Fhistory/export").json())
+    assert door.delete("/api/users/u%2F1%2Fhistory").json()["journal"] == 1
+
+
+def test_a_bug_is_a_problem_that_tells_nothing_of_the_request(door, service, monkeypatch):
+    monkeypatch.setattr(service, "search", lambda *_: 1 / 0)
+    assert "secret" not in json.dumps(told(door.get("/api/items?query=secret"), 500))

@@ -207,9 +207,9 @@ def test_a_domain_whose_name_would_hide_a_sum_is_refused(tmp_path):
     [
         ("result.json", "{}", "plan.json is missing"),
         ("current", "{}", "plan.json is missing"),
-        ("plan.json", '{"federation": {"seed": 8}}', "run of other settings"),
-        ("plan.json", '{"federation": {"of_old": 8}}', "run of other settings"),
-        ("plan.json", '{"federation": 8}', "run of other settings"),
+        ("plan.json", '{"federation": {"seed": 8}}', "run of other settings (federation.seed 8, asked 7)"),
+        ("plan.json", '{"federation": {"of_old": 8}}', "run of settings of another version"),
+        ("plan.json", '{"federation": 8}', "run of settings of another version"),
     ],
 )
 def test_a_run_directory_of_another_run_is_refused_before_the_world_is_written(tmp_path, mark, holds, says):
@@ -291,7 +291,7 @@ def test_a_run_says_which_domains_it_holds(tmp_path):
     [
         (("--resume",), "--resume needs --run-dir"),
         (("--clients", "0"), "at least 1 client"),
-        (("--host", "0.0.0.0"), "open to a network: make certificates"),
+        (("--host", "0.0.0.0"), "0.0.0.0 is open to a network, and Flower's port has a control API"),
         (("--certificates", "nowhere"), "expected a file at nowhere/ca.crt"),
         (("serve", "--run-dir", "nowhere"), "nowhere holds no run"),
         (("rounds", "--run-dir", "nowhere"), "nowhere holds no run"),

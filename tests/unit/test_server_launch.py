@@ -5,6 +5,7 @@ import pytest
 from support.fake_member import fake_plan, fake_start
 
 from server import launch, registry
+from server.certs import certificates_in, make_certificates
 from server.launch import run_server, spell
 from server.superlink import Certificates, SuperLink, staged
 from shared.errors import ConfigError, FederationError
@@ -23,8 +24,8 @@ def run(run_dir, secure=False, **settings):
         ({"clients": 2, "secure": True}, "a secure sum takes 3 to 128 domains, found 2"),
         ({"clients": 129, "secure": True}, "a secure sum takes 3 to 128 domains, found 129"),
         ({"wait_s": 0.0}, "waits above 0 s"),
-        ({"host": "0.0.0.0"}, "open to a network: make certificates"),
-        ({"host": "fed.example.org"}, "open to a network: make certificates"),
+        ({"host": "0.0.0.0"}, "is open to a network, and Flower's port has a control API"),
+        ({"host": "fed.example.org"}, "is open to a network, and Flower's port has a control API"),
         ({"port": 70_000}, "cannot listen on 127.0.0.1:70000"),
     ],
 )
@@ -46,6 +47,13 @@ def test_certificates_must_be_there(tmp_path):
     missing = Certificates(tmp_path / "ca.crt", tmp_path / "server.pem", tmp_path / "server.key")
     with pytest.raises(ConfigError, match=r"expected a file at .*ca.crt"):
         run(tmp_path / "run", certificates=missing)
+
+
+def test_certificates_without_members_would_let_in_whoever_knocks(tmp_path):
+    make_certificates(tmp_path / "certs", [])
+    with pytest.raises(ConfigError, match="certs knows no members: add each domain's key to it"):
+        run(tmp_path / "run", certificates=certificates_in(tmp_path / "certs"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_port_that_somebody_else_holds_is_refused(tmp_path):

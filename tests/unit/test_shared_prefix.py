@@ -2,6 +2,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -105,24 +106,76 @@ def test_an_interrupted_computation_goes_on_where_it_was(tiny_base, tmp_path, mo
     assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "offsets.npy", "states.bf16"]
 
 
-def test_of_two_that_ask_at_once_one_computes(tiny_base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fails", [False, True])
+def test_of_two_that_ask_at_once_one_computes_and_the_other_waits(tiny_base, tmp_path, monkeypatch, fails):
     base = find_base(str(tiny_base))
-    bert, calls, begun, go_on = load_bert(base), [], threading.Event(), threading.Event()
+    bert, computed = load_bert(base), []
+    begun, waits = threading.Event(), threading.Event()
+    real, lock = prefix._compute, prefix.fcntl.flock
 
-    def forward(*args):
-        calls.append(1)
-        begun.set()
-        assert go_on.wait(30)
-        return prefix_forward(*args)
+    def compute(*args):
+        computed.append(1)
+        if len(computed) == 1:
+            begun.set()
+            assert waits.wait(30)
+            if fails:
+                shutil.rmtree(args[-2])  # as where a disk is full
+                full()
+        real(*args)
 
-    monkeypatch.setattr(prefix, "prefix_forward", forward)
+    def flock(*args):
+        if begun.is_set():
+            waits.set()
+        lock(*args)
+
+    monkeypatch.setattr(prefix, "_compute", compute)
+    monkeypatch.setattr(prefix.fcntl, "flock", flock)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(prefix_states, bert, base, TEXTS, 2, 24, tmp_path)
         assert begun.wait(30)
-        second = pool.submit(prefix_states, bert, base, TEXTS, 2, 24, tmp_path)
-        go_on.set()
-        assert torch.equal(first.result(30).states, second.result(30).states)
-    assert len(calls) == len(prefix.length_batches(np.arange(len(TEXTS)), first.result().lengths, prefix.BATCH_TOKENS))
+        second = pool.submit(prefix_states, bert, base, TEXTS, 2, 24, tmp_path).result(30)
+        if fails:
+            assert first.exception(30) is None or isinstance(
+                first.exception(30), BaseModelError
+            )  # none where the second was quicker to end
+        else:
+            assert torch.equal(first.result(30).states, second.states)
+    assert len(computed) == 1 + fails
+    assert [path.name for path in tmp_path.iterdir()] == [prefix_key(base, 2, 24, TEXTS)]
+
+
+def test_a_computation_that_lacked_its_name_alone_gets_it(tiny_base, tmp_path, monkeypatch):
+    base = find_base(str(tiny_base))
+    bert = load_bert(base)
+    whole = prefix_states(bert, base, TEXTS, 2, 24, tmp_path).states.clone()
+    place = tmp_path / prefix_key(base, 2, 24, TEXTS)
+    place.rename(tmp_path / f".making-{place.name}")
+    calls = counted(monkeypatch)
+    assert torch.equal(prefix_states(bert, base, TEXTS, 2, 24, tmp_path).states, whole)
+    assert not calls
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
+def test_a_full_disk_in_the_middle_costs_the_mark_alone(tiny_base, tmp_path, monkeypatch):
+    base = find_base(str(tiny_base))
+    monkeypatch.setattr(prefix, "KEEP_BATCHES", 1)
+    monkeypatch.setattr(prefix, "write_whole", full)
+    assert len(prefix_states(load_bert(base), base, TEXTS, 2, 24, tmp_path)) == len(TEXTS)
+
+
+def test_what_nobody_went_on_with_is_swept_after_a_week(tiny_base, tmp_path):
+    base = find_base(str(tiny_base))
+    old, held, new = (tmp_path / f".making-{name}" for name in ("old", "held", "new"))
+    for folder in (old, held, new):
+        folder.mkdir()
+        (folder / "states.bf16").write_bytes(b"x")
+    for folder in (old, held):
+        os.utime(folder, (0, 0))
+    handle = os.open(held, os.O_RDONLY)
+    prefix.fcntl.flock(handle, prefix.fcntl.LOCK_EX)
+    prefix_states(load_bert(base), base, TEXTS, 2, 24, tmp_path)
+    os.close(handle)
+    assert sorted(path.name for path in tmp_path.glob(".making-*")) == [".making-held", ".making-new"]
 
 
 def flip(path):

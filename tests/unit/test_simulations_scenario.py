@@ -1,7 +1,9 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
+from support import commands
 
 from shared.config import apply_sets
 from shared.errors import ConfigError
@@ -101,6 +103,7 @@ def test_scenarios_that_cannot_be_used(tmp_path):
         ('question = "?"', "lacks"),
         ("question=1\nshops=[]\nmethods=[]", "quest"),
         ('question="?"\nshops=["a"]\nmethods=["local", "lokal"]', "methods: expected some of .*, found 'lokal'"),
+        ('question="?"\nshops=["a"]\nmethods=["local"]\nfamilies=[]', "one of shops, methods and families at least"),
     ):
         (tmp_path / "a.toml").write_text(text)
         with pytest.raises(ConfigError, match=says):
@@ -121,3 +124,27 @@ def test_kinds_found_by_hand(tmp_path):
     (tmp_path / "seed-9" / "rounds.jsonl").write_text("not read")
     found = kinds_found(tmp_path, ("a", "b"), [7])
     assert found == {"within": [0.4] * 3, "across": [0.1, 0.3, 0.5], "auc": 0.5, "rand": pytest.approx(1 / 3)}
+
+
+def test_settings_of_the_command_line_count_more_than_a_files(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("simulations.scenario.play", lambda scenario, root, plan, *_: asked.append(plan) or {})
+    lines = ('question="?"', 'shops=["a"]', 'methods=["local"]', "rounds=4")
+    settings = 'settings=["train.epochs=5", "train.lr=0.5", "federation.seed=3"]'
+    (tmp_path / "a.toml").write_text("\n".join([*lines, settings]))
+    (tmp_path / "mine.toml").write_text("[train]\nepochs = 3\n")
+    words = ("scenario", tmp_path / "a.toml", "--root", tmp_path, "--settings", tmp_path / "mine.toml")
+    for more, rounds in ((), 4), (("--set", "federation.rounds=2"), 2), (("--rounds", "6"), 6):
+        assert commands.run("simulations", *words, "--set", "train.lr=0.1", *more, "--json").exit_code == 0
+        plan = asked.pop()
+        assert (plan.train.epochs, plan.train.lr, plan.federation.rounds) == (3, 0.1, rounds)
+
+
+def test_a_shop_whose_domain_has_another_name_is_told_before_anything_is_trained(tiny_world, tmp_path):
+    shutil.copytree(tiny_world["video"], tmp_path / "films")
+    (tmp_path / "a.toml").write_text('question="?"\nshops=["films"]\nmethods=["zero_shot"]')
+    line = commands.misuse(
+        "simulations", "scenario", tmp_path / "a.toml", "--root", tmp_path, "--out", tmp_path / "out"
+    )
+    assert "films holds a domain named 'video': name the folder as the domain" in line
+    assert not (tmp_path / "out").exists()
