@@ -181,8 +181,10 @@ def scenario(
             asked = replace(asked, users=users)
         for family in asked.families:
             one_of("--families", family, FAMILIES)
-        before = apply_sets({"federation": {"rounds": asked.rounds}}, list(asked.settings))
-        plan = plan_from(settings, sets or [], named(rounds=rounds, family=asked.families[0]), before)
+        usual = {"federation": {"rounds": asked.rounds, "family": asked.families[0]}}
+        plan = plan_from(settings, sets or [], named(rounds=rounds), apply_sets(usual, list(asked.settings)))
+        if plan.federation.family != asked.families[0]:
+            raise ConfigError("federation.family: a scenario's rules of aggregation are its families; pass --families")
         one_of("--protocol", protocol, PROTOCOLS)
         place = out or Path("runs") / Path(name).stem
         with Bars() as bars:

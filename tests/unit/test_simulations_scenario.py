@@ -140,6 +140,13 @@ def test_settings_of_the_command_line_count_more_than_a_files(tmp_path, monkeypa
         assert (plan.train.epochs, plan.train.lr, plan.federation.rounds) == (3, 0.1, rounds)
 
 
+def test_a_rule_beside_the_families_is_refused():
+    line = commands.misuse(
+        "simulations", "scenario", "different-shops", "--root", "x", "--set", "federation.family=ffa"
+    )
+    assert "a scenario's rules of aggregation are its families; pass --families" in line
+
+
 def test_a_shop_whose_domain_has_another_name_is_told_before_anything_is_trained(tiny_world, tmp_path):
     shutil.copytree(tiny_world["video"], tmp_path / "films")
     (tmp_path / "a.toml").write_text('question="?"\nshops=["films"]\nmethods=["zero_shot"]')
