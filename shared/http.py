@@ -152,7 +152,9 @@ def new_app(title: str, version: str, pages: Path | None) -> FastAPI:
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:
-        return problem(500, "this is a bug of the program; nothing of the request is told")
+        answer = problem(500, "this is a bug of the program; nothing of the request is told")
+        answer.headers.update(SECURITY)  # it is answered outside of Guard
+        return answer
 
     @app.exception_handler(OSError)
     async def disk(request: Request, error: OSError) -> JSONResponse:

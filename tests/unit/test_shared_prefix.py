@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -106,12 +107,30 @@ def test_an_interrupted_computation_goes_on_where_it_was(tiny_base, tmp_path, mo
     assert sorted(path.name for path in place.iterdir()) == ["manifest.json", "offsets.npy", "states.bf16"]
 
 
+def test_a_mark_of_states_that_are_gone_is_never_believed(tiny_base, tmp_path, monkeypatch):
+    """Room is made for all states at once: were the old mark still there, zeros would count as computed."""
+    base, texts = find_base(str(tiny_base)), [f"{TEXTS[0]} {place}" for place in range(9)]
+    bert = load_bert(base)
+    monkeypatch.setattr(prefix, "BATCH_TOKENS", 4)
+    monkeypatch.setattr(prefix, "KEEP_BATCHES", 2)
+    whole = prefix_states(bert, base, texts, 2, 24, tmp_path / "whole").states.clone()
+    for stop_at in (7, 1):  # the second time before its first mark
+        counted(monkeypatch, stop_at)
+        with pytest.raises(KeyboardInterrupt):
+            prefix_states(bert, base, texts, 2, 24, tmp_path / "cache")
+        (making,) = (tmp_path / "cache").iterdir()
+        if stop_at == 7:
+            (making / "states.bf16").unlink()
+    counted(monkeypatch)
+    assert torch.equal(prefix_states(bert, base, texts, 2, 24, tmp_path / "cache").states, whole)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_of_two_that_ask_at_once_one_computes_and_the_other_waits(tiny_base, tmp_path, monkeypatch, fails):
     base = find_base(str(tiny_base))
     bert, computed = load_bert(base), []
     begun, waits = threading.Event(), threading.Event()
-    real, lock = prefix._compute, prefix.fcntl.flock
+    real, lock = prefix._compute, fcntl.flock
 
     def compute(*args):
         computed.append(1)
@@ -129,7 +148,7 @@ def test_of_two_that_ask_at_once_one_computes_and_the_other_waits(tiny_base, tmp
         lock(*args)
 
     monkeypatch.setattr(prefix, "_compute", compute)
-    monkeypatch.setattr(prefix.fcntl, "flock", flock)
+    monkeypatch.setattr(fcntl, "flock", flock)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(prefix_states, bert, base, TEXTS, 2, 24, tmp_path)
         assert begun.wait(30)
@@ -172,7 +191,7 @@ def test_what_nobody_went_on_with_is_swept_after_a_week(tiny_base, tmp_path):
     for folder in (old, held):
         os.utime(folder, (0, 0))
     handle = os.open(held, os.O_RDONLY)
-    prefix.fcntl.flock(handle, prefix.fcntl.LOCK_EX)
+    fcntl.flock(handle, fcntl.LOCK_EX)
     prefix_states(load_bert(base), base, TEXTS, 2, 24, tmp_path)
     os.close(handle)
     assert sorted(path.name for path in tmp_path.glob(".making-*")) == [".making-held", ".making-new"]
