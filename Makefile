@@ -1,9 +1,10 @@
 # `make run` and `make test` need Python 3.11 or newer and make, nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# One worker more than cores where there are two: tests of real processes wait for each other much of the time.
+WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 # Begun first, one on each worker: each of their tests takes minutes.
-LONGEST := tests/e2e/test_deployment.py tests/e2e/test_parity.py
+LONGEST := $(addprefix tests/e2e/test_,deployment.py parity.py parity_private.py deployment_failures.py)
 INSTALLED := .venv/.installed
 
 .PHONY: run test check proto bench bench-quality bench-serving clean
@@ -12,8 +13,8 @@ run: $(INSTALLED)
 	$(BIN)/python -m simulations
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(WORKERS) tests/integration tests/unit tests/property
-	$(BIN)/python -m pytest $(WORKERS) $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/e2e/test_*.py))
+	$(BIN)/python -m pytest $(WORKERS) $(LONGEST) $(filter-out $(LONGEST),$(wildcard tests/e2e/test_*.py)) \
+		tests/integration tests/unit tests/property
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

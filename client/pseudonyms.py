@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from client.store import Home
@@ -20,18 +21,17 @@ def pseudonym(home: Home, user: str, purpose: str = "") -> str:
 
 
 def pseudonyms(home: Home, purpose: str) -> Callable[[str], str]:
-    """The same for many users: the key is read once."""
-    path = home.folder / "pseudonyms.key"
-    key = kept_secret(path, lambda: secrets.token_bytes(KEY))
-    if len(key) != KEY:  # under an empty key anybody could tell whose a hash is
-        raise DataError(f"{path}: expected {KEY} bytes, found {len(key)}; restore it from a backup")
-    if purpose:
-        key = hmac.digest(key, purpose.encode(), "sha256")
+    """The same for many users: the key is read, or made, once, for the first of them. Raises DataError then."""
 
-    def pseudonym(user: str) -> str:
-        return hmac.digest(key, user.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+    @cache
+    def key() -> bytes:
+        path = home.folder / "pseudonyms.key"
+        found = kept_secret(path, lambda: secrets.token_bytes(KEY))
+        if len(found) != KEY:  # under an empty key anybody could tell whose a hash is
+            raise DataError(f"{path}: expected {KEY} bytes, found {len(found)}; restore it from a backup")
+        return hmac.digest(found, purpose.encode(), "sha256") if purpose else found
 
-    return pseudonym
+    return lambda user: hmac.digest(key(), user.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
 
 
 def kept_secret(path: Path, make: Callable[[], bytes]) -> bytes:

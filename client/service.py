@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ class HomeService:
         self._rules: Rules = read_rules(self.rules_file)  # the file's own
         self._gone = set(read_forgotten(home))
         self.state = self._read(list(self.journal.entries))
-        self.shown = Writer(ShownLog(home.shown, log_bytes), _Hashed(home), say)
+        self.shown = Writer(ShownLog(home.shown, log_bytes), pseudonyms(home, SHOWN), say)
 
     def warm(self) -> None:
         """Have ready what the first answers did not wait for: the encoder of texts, attributes to filter by."""
@@ -380,20 +379,6 @@ class HomeService:
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         for listener in list(self.listeners):
             listener(kind, data)
-
-
-class _Hashed:
-    """Users as the log of what is shown has them; the key is made when there is somebody to log."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-
-    @cached_property
-    def _hash(self) -> Callable[[str], str]:
-        return pseudonyms(self._home, SHOWN)
-
-    def __call__(self, user: str) -> str:
-        return self._hash(user)
 
 
 def _note(state: State, entry: Entry) -> None:
