@@ -10,7 +10,7 @@ from support.browser import served
 from support.proxy import NGINX, federation_door, proxy
 
 from server.certs import make_certificates
-from shared.http import new_app
+from shared.http import Live, new_app
 from shared.processes import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NGINX is None, reason="no nginx on this machine")]
@@ -77,6 +77,9 @@ def test_a_domains_door_behind_a_password(tmp_path):
     def ask() -> dict[str, str]:
         return {"answer": "yes"}
 
+    live, stopped = Live(), threading.Event()
+    app.add_api_route("/api/events", lambda: live.response(stopped.is_set))
+
     trust = ssl.create_default_context(cafile=str(certificates / "ca.crt"))
     with served(app) as url:
         own = url.removeprefix("http://")
@@ -100,3 +103,9 @@ def test_a_domains_door_behind_a_password(tmp_path):
             for origin in ("https://evil.example.org", "null", "http://rec.example.org", url):
                 assert client.post("/api/ask", headers=headers | {"origin": origin}).status_code == 403, origin
             assert httpx.post(f"{url}/api/ask", headers=page, trust_env=False).status_code == 403  # hence the proxy
+            with client.stream("GET", "/api/events", headers=page) as events:
+                lines = events.iter_lines()
+                assert next(lines) == ": hello"  # and it is not kept back until there is more
+                live.tell("items", {"count": 2})
+                assert [next(lines) for _ in range(3)] == ["", "event: items", 'data: {"count": 2}']
+                stopped.set()
