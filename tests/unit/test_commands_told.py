@@ -115,3 +115,13 @@ def test_help_tells_of_other_commands_and_of_arguments():
     found = {name: run("simulations", *name.split(), "--help").stdout for name in ("", "scenario")}
     assert all(name in found[""] for name in ("evaluate", "scenario", "audit-privacy", "passport"))
     assert "private-kinds" in found["scenario"]  # what its argument may be
+
+
+def test_the_page_on_serving_tells_the_same_in_both_languages():
+    """Calls, fields, codes, files: all that stands in code there."""
+    told = [(README.parent / "docs" / name).read_text(encoding="utf-8") for name in ("serving.md", "serving.zh.md")]
+    assert re.findall(r"```python.*?```", told[0], re.DOTALL) == re.findall(r"```python.*?```", told[1], re.DOTALL)
+    code = [set(re.findall(r"`([^`\n]+)`", text)) for text in told]
+    english, chinese = ({one for one in found if one != "Why?" and "{" not in one} for found in code)  # translated
+    assert len(english) > 80
+    assert english == chinese
