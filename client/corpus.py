@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.dataset import Domain
-from client.splits import Split, split
+from client.splits import Split
+from client.telltale import split_of
 from shared.model import Recommender, Space
 from shared.neighbours import Neighbours, met_together, sketch_pairs
 from shared.plan import Plan
@@ -54,5 +55,5 @@ class Corpus:
 
 def build_corpus(domain: Domain, protocol: str, space: Space, plan: Plan) -> Corpus:
     """Split the interactions of a domain whose catalogue has been read. Raises DataError."""
-    parts = split(domain.interactions, protocol, plan.train.user_events)
+    parts = split_of(domain, protocol, plan.train.user_events)
     return Corpus(domain, parts, space, plan.model.neighbours)

@@ -140,12 +140,12 @@ def _leave_one_out(data: Interactions, max_events: int) -> Split:
 def _leave_one_out_99(data: Interactions, max_events: int) -> Split:
     """Leave-one-out with a sampled ranking; validation stays full."""
     full = _leave_one_out(data, max_events)
-    items = int(data.items.max()) + 1
+    met = np.unique(data.items)  # what nobody ever met would be no rival
     starts, stops = _bounds(data)
     draw = stream(0, "loo-99")  # the same for every seed: it belongs to the protocol
     rivals = np.empty((len(full.test), RIVALS), np.int64)
     for place, user in enumerate(full.test.users):
-        open_items = np.setdiff1d(np.arange(items), data.items[starts[user] : stops[user]])
+        open_items = np.setdiff1d(met, data.items[starts[user] : stops[user]])
         if len(open_items) < RIVALS:
             raise DataError(
                 f"protocol loo-99: expected {RIVALS} items that a user never met, found {len(open_items)}; use loo"
@@ -162,9 +162,9 @@ def _order_note(data: Interactions) -> tuple[str, ...]:
     """What is said when the order does not come from time alone."""
     unknown = int(np.isnan(data.times).sum())
     if unknown == len(data):
-        return ("loo: no time is known; the order is the file's",)
+        return ("order: no time is known; what was read later counts as later",)
     if unknown:
-        return (f"loo: {unknown:,} events of unknown time count as each user's oldest, in the file's order",)
+        return (f"order: {unknown:,} events of unknown time count as each user's oldest",)
     return ()
 
 

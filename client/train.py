@@ -25,7 +25,7 @@ from client.optimizer import Optimizer, optimizers
 from shared.errors import TrainingError
 from shared.memory import give_back
 from shared.model import Batch, Recommender, Space, positions_logits, shared_parameters
-from shared.plan import Plan
+from shared.plan import Plan, TrainPlan
 from shared.private import Private
 from shared.seeding import stream, torch_stream
 
@@ -80,8 +80,7 @@ def train(
     draw = stream(seed, *place, "batches")
     data = [windows(corpus.split.train, model.plan.max_history) for corpus in corpora]
     most = [max(1, BATCH_SCORES // min(len(corpus.space), plan.train.candidates or sys.maxsize)) for corpus in corpora]
-    # A small domain takes smaller batches, so that an epoch still has enough steps to learn from.
-    sizes = [min(plan.train.batch_users, max(LEAST_BATCH, len(part.users) // plan.train.least_steps)) for part in data]
+    sizes = [batch_size(len(part.users), plan.train) for part in data]
 
     def one_epoch() -> list[list[Ints]]:
         return [
@@ -138,6 +137,11 @@ def train(
         _restore(model, privates, best)
     model.eval()
     return Outcome(kept, loss, tuple(valid))
+
+
+def batch_size(windows: int, train: TrainPlan) -> int:
+    """A small domain takes smaller batches, so that an epoch still has enough steps to learn from."""
+    return min(train.batch_users, max(LEAST_BATCH, windows // train.least_steps))
 
 
 def _batch_step(

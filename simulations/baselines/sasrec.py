@@ -18,7 +18,7 @@ from client.batches import met_before, pad, shuffled, windows
 from client.corpus import Corpus
 from client.evaluate import Score
 from client.splits import Cases
-from client.train import BATCH_SCORES, candidates
+from client.train import BATCH_SCORES, batch_size, candidates
 from shared.errors import TrainingError
 from shared.memory import give_back
 from shared.metrics import Ints
@@ -32,7 +32,7 @@ from simulations.baselines.course import Course, keep, resume
 WIDTH, BLOCKS, HEADS, DROPOUT, EXPERTS = 128, 2, 2, 0.3, 8
 MAX_HISTORY = 50
 CANDIDATES = TrainPlan.candidates
-BATCH, RATE, DECAY = 128, 1e-3, 0.01
+RATE, DECAY = 1e-3, 0.01
 EPOCHS, PATIENCE = 40, 5
 
 
@@ -166,13 +166,14 @@ def _train(
     rows, users, _ = windows(corpus.split.train, MAX_HISTORY)
     if not len(rows):
         raise TrainingError(f"{corpus.name}: no user has two training events; nothing to learn")
+    size = batch_size(len(users), TrainPlan())
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, betas=(0.9, 0.98))
-    key = json.dumps([name, corpus.name, seed, BATCH, RATE, DECAY, CANDIDATES, WIDTH, BLOCKS, HEADS, MAX_HISTORY])
+    key = json.dumps([name, corpus.name, seed, size, RATE, DECAY, CANDIDATES, WIDTH, BLOCKS, HEADS, MAX_HISTORY])
     course = None if place is None else resume(place, key, model, optimizer, draw)
     course = course or Course(-math.inf, 0, 0, deepcopy(model.state_dict()))
     while course.epoch < EPOCHS and course.epoch - course.kept < PATIENCE:
         epoch = course.epoch + 1
-        batches = shuffled(rows.lengths, BATCH, max(1, BATCH_SCORES // min(len(corpus.space), CANDIDATES)), draw)
+        batches = shuffled(rows.lengths, size, max(1, BATCH_SCORES // min(len(corpus.space), CANDIDATES)), draw)
         for done, picked in enumerate(batches, 1):
             model.train()
             batch = pad(rows, picked, users[picked], MAX_HISTORY + 1)

@@ -70,7 +70,7 @@ def test_only_users_with_one_interaction_cannot_be_split():
 
 
 def test_loo_without_times_says_whose_order_it_takes():
-    assert "loo: no time is known; the order is the file's" in split(events([1, 2, 3]), "loo").notes
+    assert "order: no time is known; what was read later counts as later" in split(events([1, 2, 3]), "loo").notes
     some = split(events([1, 2, 3], times=[np.nan, 1, 2]), "loo").notes
     assert any("1 events of unknown time count as each user's oldest" in note for note in some)
 
@@ -127,12 +127,13 @@ def test_an_unknown_protocol_is_a_config_error():
 
 
 def test_the_sampled_protocol_draws_what_a_user_never_met():
-    data = events([1, 2, 3], list(range(100, 110)), [200])
+    data = events([1, 2, 3], list(range(100, 110)), *([item] for item in range(201) if item % 3))
     parts = split(data, "loo-99")
     assert parts.test.rivals.shape == (2, 99)
     for rivals, met in zip(parts.test.rivals, ({1, 2, 3}, set(range(100, 110))), strict=True):
         assert len(set(rivals)) == 99
         assert not met & set(rivals)
+        assert set(rivals) <= set(data.items.tolist())  # and somebody did meet them
     assert np.array_equal(parts.test.rivals, split(data, "loo-99").test.rivals)
     assert parts.valid.rivals is None  # chosen by full ranking
     assert any("NOT comparable" in note for note in parts.notes)

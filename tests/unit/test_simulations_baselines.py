@@ -38,7 +38,6 @@ def test_a_baseline_beats_chance_and_repeats_itself(name, members, plan, monkeyp
 def test_a_training_that_was_interrupted_goes_on_to_the_same_end(members, plan, monkeypatch, tmp_path):
     monkeypatch.setattr("simulations.baselines.sasrec.EPOCHS", 4)
     monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
-    monkeypatch.setattr("simulations.baselines.sasrec.BATCH", 32)
     corpus, place = members[0].corpus(plan), tmp_path / "baselines" / "sasrec.safetensors"
     trained: list[str] = []
 
@@ -67,7 +66,7 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_end(members, plan, 
 def test_a_large_catalogue_is_sampled_in_training_and_ranked_whole(name, members, plan, monkeypatch):
     monkeypatch.setattr("simulations.baselines.sasrec.EPOCHS", 2)
     monkeypatch.setattr("simulations.baselines.sasrec.WIDTH", 32)
-    monkeypatch.setattr("simulations.baselines.sasrec.BATCH", 4)
+    monkeypatch.setattr("simulations.baselines.sasrec.batch_size", lambda windows, train: 4)
     corpus = members[0].corpus(plan)
     whole = ndcg(find_baseline(name)(corpus, 3, None, None), corpus)
     monkeypatch.setattr("simulations.baselines.sasrec.CANDIDATES", 20)

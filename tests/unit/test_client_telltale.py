@@ -1,0 +1,99 @@
+"""What must not be learnt from: by hand, a few friends and a few listeners."""
+
+import numpy as np
+
+from client.dataset import Domain, Interactions, read_domain
+from client.telltale import split_of, untold
+from shared.catalog import Catalog
+
+
+def domain(users, items, rows, times):
+    """``rows``: (user, item) by name, oldest first for each user."""
+    catalog = Catalog("some", tuple(items), tuple(items), tuple(items))
+    data = Interactions(
+        tuple(users),
+        np.array([users.index(user) for user, _ in rows], np.int32),
+        np.array([items.index(item) for _, item in rows], np.int32),
+        np.zeros(len(rows), np.int8),
+        np.array(times, np.float64),
+        np.ones(len(rows), np.float32),
+    )
+    return Domain("some", None, catalog, data, ())
+
+
+def trained(parts, items):
+    return [[items[item] for item in parts.train.row(user)] for user in range(len(parts.train))]
+
+
+FRIENDS = ["ann", "bob", "cyd", "dan", "eve"]
+LINKS = [
+    *(("ann", other) for other in ("dan", "eve", "bob", "cyd")),  # asked: bob to choose by, cyd at last
+    *(("bob", other) for other in ("ann", "eve", "cyd", "dan")),
+    *(("cyd", other) for other in ("ann", "bob", "dan", "eve")),
+    *(("dan", other) for other in ("eve", "ann", "bob", "cyd")),
+    *(("eve", other) for other in ("cyd", "dan", "ann", "bob")),
+]
+
+
+def test_a_friends_list_does_not_tell_the_friends_of_its_friends():
+    found = domain(FRIENDS, FRIENDS, LINKS, [np.nan] * len(LINKS))
+    parts = split_of(found, "loo")
+    asked = {(FRIENDS[user], FRIENDS[item]) for part in (parts.valid, parts.test) for user, item in pairs(part)}
+    learnt = {(user, item) for user, row in zip(FRIENDS, trained(parts, FRIENDS), strict=True) for item in row}
+    histories = {
+        (FRIENDS[user], FRIENDS[item])
+        for part in (parts.valid, parts.test)
+        for place, user in enumerate(part.users)
+        for item in part.histories.row(place)
+    }
+    assert ("ann", "cyd") in asked
+    assert not {(item, user) for user, item in asked} & (learnt | (histories - asked))
+    assert any("would tell" in note for note in parts.notes)
+    assert any(row for row in trained(parts, FRIENDS))
+
+
+def pairs(cases):
+    return [(int(user), int(cases.targets.row(place)[0])) for place, user in enumerate(cases.users)]
+
+
+def test_films_numbered_as_their_viewers_are_are_no_friends():
+    """User 1 and film 1 have nothing to do with each other: their "way back" is there by chance alone."""
+    names = [str(number) for number in range(30)]
+    rows = [(user, str((int(user) * 7 + step) % 30)) for user in names for step in range(4)]
+    back = {(item, user) for user, item in rows}
+    assert set(rows) & back
+    assert untold(domain(names, names, rows, np.arange(len(rows)))).all()
+
+
+def test_what_was_heard_some_time_does_not_tell_what_is_tagged_next():
+    rows = [("ann", item) for item in ("a", "b", "c", "d", "a", "b", "c")]
+    times = [np.nan] * 4 + [10.0, 20.0, 30.0]  # heard a to d, nobody knows when; tagged a, then b, then c
+    found = domain(["ann"], list("abcd"), rows, times)
+    parts = split_of(found, "loo")
+    assert untold(found).tolist() == [True, False, False, True, True, True, True]
+    assert trained(parts, "abcd") == [["a", "d", "a"]]
+    assert pairs(parts.valid) == [(0, 1)]
+    assert pairs(parts.test) == [(0, 2)]
+
+
+def test_who_has_too_few_events_left_tells_what_others_are_asked():
+    """Of bob, whose event would tell ann's answer, two are left: he is asked nothing, and what was held out of him
+    would now be learnt from and tell ann's other one."""
+    rows = [("ann", other) for other in ("cyd", "dan", "eve", "bob")] + [("bob", o) for o in ("ann", "cyd", "dan")]
+    rows += [("cyd", "ann"), ("dan", "ann"), ("eve", "ann"), ("cyd", "bob"), ("dan", "bob")]
+    rows.sort(key=lambda row: FRIENDS.index(row[0]))
+    found = domain(FRIENDS, FRIENDS, rows, [np.nan] * len(rows))
+    kept = untold(found)
+    left = [row for row, stays in zip(rows, kept, strict=True) if stays]
+    asked = {
+        (FRIENDS[u], FRIENDS[i])
+        for part in (split_of(found, "loo").valid, split_of(found, "loo").test)
+        for u, i in pairs(part)
+    }
+    assert asked == {("ann", "eve"), ("ann", "bob")}
+    assert not {("bob", "ann"), ("eve", "ann")} & set(left)
+    assert ("cyd", "ann") in left
+
+
+def test_nothing_is_left_out_where_times_are_known_and_items_are_nobody(tiny_world):
+    assert all(untold(read_domain(folder)).all() for folder in tiny_world.values())
