@@ -192,6 +192,11 @@ def _by_time(data: Interactions, max_events: int) -> Split:
     return Split("time", train, valid, test, notes)
 
 
+def dated(data: Interactions) -> bool:
+    """Whether every event has a date, and not its position alone."""
+    return bool(np.isfinite(data.times).all()) and float(data.times.max()) >= OLDEST_DATE
+
+
 def _dated(data: Interactions) -> Interactions:
     """The events whose time is known. Raises DataError when there are no dates to cut at."""
     keep = np.isfinite(data.times)

@@ -25,11 +25,19 @@ def split_of(domain: Domain, protocol: str, max_events: int = 200) -> Split:
     """
     if protocol == "time":
         return split(domain.interactions, protocol, max_events)
-    kept = untold(domain)
-    found = split(_only(domain.interactions, kept), protocol, max_events)
-    left_out = int((~kept).sum())
+    data = without_telltales(domain)
+    found = split(data, protocol, max_events)
+    left_out = len(domain.interactions) - len(data)
     told = f"order: {left_out:,} events that would tell what is held out (its way back, its undated twin) are left out"
     return replace(found, notes=(*found.notes, told)) if left_out else found
+
+
+def without_telltales(domain: Domain) -> Interactions:
+    """What may be learnt from and asked; users keep their numbers, also those of whom nothing is left."""
+    data, kept = domain.interactions, untold(domain)
+    return Interactions(
+        data.user_ids, data.users[kept], data.items[kept], data.behaviours[kept], data.times[kept], data.weights[kept]
+    )
 
 
 def untold(domain: Domain) -> Mask:
@@ -67,9 +75,3 @@ def _held_out(data: Interactions, kept: Mask) -> Mask:
     held = np.zeros(len(data), dtype=bool)
     held[places[(from_end <= 2) & (counts[users] >= LEAST_EVENTS)]] = True
     return held
-
-
-def _only(data: Interactions, kept: Mask) -> Interactions:
-    return Interactions(
-        data.user_ids, data.users[kept], data.items[kept], data.behaviours[kept], data.times[kept], data.weights[kept]
-    )

@@ -23,7 +23,8 @@ from client.batches import pad, windows
 from client.corpus import Corpus, build_corpus
 from client.dataset import Domain, Interactions
 from client.evaluate import TOP, Ranked, model_score, rank_cases
-from client.splits import Cases
+from client.splits import Cases, dated
+from client.telltale import without_telltales
 from client.train import Outcome, Tick, answers, predictions, train
 from client.workshop import Workshop
 from shared.catalog import BEHAVIOURS, Catalog
@@ -54,8 +55,9 @@ def train_devices(model: Recommender, corpus: Corpus, plan: Plan, tick: Tick | N
 def join(target: Domain, others: Sequence[Domain]) -> Domain:
     """What devices hold of several domains, as one: the target's items and users first, in their order.
 
-    Users are matched by their id. No clock is common to domains of which only the order is known, so each user's
-    history is what they did in the others, then what they did in the target. The domain of an event stands in its
+    Users are matched by their id. Where all have dates, a history is in their order, without what the user did
+    elsewhere after the first of the two events that are asked. No clock is common to domains of which only the order is
+    known, so there it is what they did in the others, then what they did in the target. An event's domain stands in its
     behaviour code: the target's codes as they are, those of the k-th other moved by k times their number.
     """
     parts = [*others, target]  # in the order of a history
@@ -68,16 +70,21 @@ def join(target: Domain, others: Sequence[Domain]) -> Domain:
     place = {user: row for row, user in enumerate(ids)}
     sizes = [len(one.catalog) for one in (target, *others)]
     shift = {number: sum(sizes[:number]) for number in numbers}
-    columns: dict[str, list[Any]] = {name: [] for name in ("users", "items", "behaviours", "weights", "part")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("users", "items", "behaviours", "weights", "times", "part")}
     for at, (part, number) in enumerate(zip(parts, numbers, strict=True)):
-        data = part.interactions
+        data = without_telltales(part) if part is target else part.interactions
         columns["users"].append(np.array([place[user] for user in data.user_ids], np.int32)[data.users])
         columns["items"].append((data.items + shift[number]).astype(np.int32))
         columns["behaviours"].append((data.behaviours + number * len(BEHAVIOURS)).astype(np.int8))
         columns["weights"].append(data.weights)
+        columns["times"].append(data.times)
         columns["part"].append(np.full(len(data), at))
-    users, items, behaviours, weights, part_of = (np.concatenate(column) for column in columns.values())
+    users, items, behaviours, weights, times, part_of = (np.concatenate(column) for column in columns.values())
     order = np.lexsort((np.arange(len(users)), part_of, users))
+    if all(dated(part.interactions) for part in parts):
+        asked = _asked_from(users[part_of == len(others)], times[part_of == len(others)], len(ids))
+        order = np.lexsort((np.arange(len(users)), part_of, times, users))
+        order = order[(part_of[order] == len(others)) | (times[order] < asked[users[order]])]
     name = f"{target.name} and {', '.join(other.name for other in others)}"
     catalogs = [target.catalog, *(other.catalog for other in others)]
     catalog = Catalog(
@@ -86,9 +93,18 @@ def join(target: Domain, others: Sequence[Domain]) -> Domain:
         tuple(title for one in catalogs for title in one.titles),
         tuple(text for one in catalogs for text in one.texts),
     )
-    positions = np.arange(len(users), dtype=np.float64)
+    positions = np.arange(len(order), dtype=np.float64)
     data = Interactions(tuple(ids), users[order], items[order], behaviours[order], positions, weights[order])
     return Domain(name, target.folder, catalog, data, ())
+
+
+def _asked_from(users: npt.NDArray[np.int32], times: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
+    """When each user did the first of the last two things, of those who did two; others never, (size,). Sorted rows."""
+    counts = np.bincount(users, minlength=size)
+    asked = np.full(size, np.inf)
+    some = np.flatnonzero(counts >= 2)
+    asked[some] = times[np.cumsum(counts)[some] - 2]
+    return asked
 
 
 def asked_of(cases: Cases, users: npt.NDArray[np.int32]) -> Cases:

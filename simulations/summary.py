@@ -1,11 +1,13 @@
 """From cases to claims: means over seeds, bootstrap intervals over users, paired differences between methods.
 
 Users are the unit that is drawn again: figures of one user under several seeds are averaged first. Where seeds dealt
-other users to an owner, each seed's are drawn apart. Domains are drawn apart too, so the interval of a macro mean is
-that of the mean of independent means. What another training would come to, no interval tells: ``seed_sd`` does.
+the users to other owners, the same people stand in all of them: such intervals are no narrower than one seed's. Domains
+are drawn apart, so the interval of a macro mean is that of the mean of independent means. What another training would
+come to, no interval tells: ``seed_sd`` does, None under one seed.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -81,29 +83,43 @@ def figure(cells: Mapping[str, Cell]) -> dict[str, Any]:
     for name, parts in sorted(cells.items()):
         # The same users are drawn for every method: differences are then paired.
         draw = stream(0, "bootstrap", name)
-        drawn.append(np.mean([resampled(part.mean(0), draw) for part in parts], 0))
+        drawn.append([resampled(part.mean(0), draw) for part in parts])
         by_seed.append(np.concatenate([part.mean(1) for part in parts]))
-        answer[name] = _spelt(drawn[-1], by_seed[-1])
-    answer["macro"] = _spelt(np.mean(drawn, 0), np.mean(by_seed, 0))
+        answer[name] = _spelt(_of_seeds(drawn[-1]), by_seed[-1])
+    deals = [[parts[deal % len(parts)] for parts in drawn] for deal in range(max(map(len, drawn)))]
+    answer["macro"] = _spelt(_of_seeds([np.mean(deal, 0) for deal in deals]), np.mean(by_seed, 0))
     answer["worst"] = min((name for name in cells), key=lambda name: answer[name]["mean"])
     return answer
 
 
-def _spelt(drawn: Floats, by_seed: Floats) -> dict[str, float]:
+def _of_seeds(drawn: Sequence[Floats]) -> Floats:
+    """Resampled means of seeds that dealt the same people anew, as those of their mean, (draws,).
+
+    How much such seeds have in common nobody knows here, so all: the interval is as wide as one seed's.
+    """
+    return np.asarray(np.mean([np.sort(one) for one in drawn], 0))
+
+
+def _spelt(drawn: Floats, by_seed: Floats) -> dict[str, float | None]:
     low, high = interval(drawn)
-    spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else 0.0
+    spread = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None
     return {"mean": float(by_seed.mean()), "low": low, "high": high, "seed_sd": spread}
 
 
 def paired(one: Mapping[str, Cell], other: Mapping[str, Cell]) -> dict[str, Any]:
-    """``one`` less ``other`` on the same cases: per domain and macro, with the p value of Wilcoxon's signed ranks."""
+    """``one`` less ``other`` on the same cases: per domain and macro, with the p value of Wilcoxon's signed ranks.
+
+    Of seeds that dealt the same people anew twice the median p, which holds however they hang together (DiCiccio,
+    DiCiccio & Romano 2020).
+    """
     from scipy.stats import wilcoxon  # slow to import, and only who compares needs it
 
     less = {name: [mine - its for mine, its in zip(one[name], other[name], strict=True)] for name in one}
     answer = figure(less)
     for name, parts in less.items():
-        difference = np.concatenate([part.mean(0) for part in parts])
-        answer[name]["p"] = float(wilcoxon(difference).pvalue) if np.any(difference) else 1.0
+        means = [part.mean(0) for part in parts]
+        p = [float(wilcoxon(one).pvalue) if np.any(one) else 1.0 for one in means]
+        answer[name]["p"] = p[0] if len(p) == 1 else min(1.0, 2 * float(np.median(p)))
     del answer["worst"]
     return answer
 
@@ -136,6 +152,7 @@ def summarise(out: Path, seeds: Sequence[int] | None = None, reference: str = "l
         "rounds": first["rounds"],
         "commits": sorted({name for one in results for name in one.get("commits", {})}),
         "incomplete": incomplete,
+        "notes": {name: domain.get("notes", []) for name, domain in first["domains"].items()},
         "figures": {
             method: {metric: figure(values) for metric, values in found.items()} for method, found in by_metric.items()
         },
@@ -160,7 +177,7 @@ def _plan_of(run: Path) -> str:
 
 
 def _strata(runs: Sequence[dict[str, Any]], found: Cells, reference: str) -> dict[str, Any]:
-    """Each stratum's cases of all seeds and their mean NDCG@10, per method and domain; under ``all`` the cases of all
+    """Each stratum's cases (mean over seeds) and their mean NDCG@10, per method and domain; under ``all`` those of all
     domains as one, with intervals and, under ``less``, the difference from the reference on the same cases."""
     answer: dict[str, Any] = {}
     cells = [run["domains"][name][method]["strata"] for run in runs for name in run["domains"] for method in found]
@@ -168,35 +185,41 @@ def _strata(runs: Sequence[dict[str, Any]], found: Cells, reference: str) -> dic
     for method, domains in found.items():
         parts = {name: [run["domains"][name][method]["strata"] for run in runs] for name in runs[0]["domains"]}
         told = {
-            name: {stratum: _together([cell[stratum] for cell in seeds]) for stratum in names}
+            name: {stratum: _together([cell[stratum] for cell in seeds], len(seeds)) for stratum in names}
             for name, seeds in parts.items()
         }
         answer[method] = {**told, "all": {}}
         for stratum in names:
             together = _together([domain[stratum] for domain in told.values()])
             values, others = _cases(domains, stratum), _cases(found.get(reference, {}), stratum)
-            if len(values):
+            if values:
                 together |= _around(values, stratum)
-            if method != reference and len(values) and len(values) == len(others):
-                together["less"] = {"mean": float(np.nanmean(values - others)), **_around(values - others, stratum)}
+            if method != reference and values and [*map(len, values)] == [*map(len, others)]:
+                less = [mine - its for mine, its in zip(values, others, strict=True)]
+                together["less"] = {"mean": float(np.nanmean(np.concatenate(less))), **_around(less, stratum)}
             answer[method]["all"][stratum] = together
     return answer
 
 
-def _cases(domains: Mapping[str, dict[str, Cell]], stratum: str) -> Floats:
-    """NDCG@10 of the cases of all domains, nan for those of other strata; none where a run kept no such thing."""
-    parts = [part.mean(0) for _, cell in sorted(domains.items()) for part in cell.get(OF_STRATUM + stratum, [])]
-    found = np.concatenate(parts) if parts else np.zeros(0)
-    return found if np.isfinite(found).any() else np.zeros(0)
+def _cases(domains: Mapping[str, dict[str, Cell]], stratum: str) -> list[Floats]:
+    """NDCG@10 of the cases of all domains, nan for those of other strata; one array, or one for each seed that dealt
+    the users anew. None where a run kept no such thing."""
+    cells = [found for _, cell in sorted(domains.items()) if (found := cell.get(OF_STRATUM + stratum))]
+    if not cells:
+        return []
+    deals = [[parts[deal % len(parts)].mean(0) for parts in cells] for deal in range(max(map(len, cells)))]
+    found = [np.concatenate(deal) for deal in deals]
+    return [one for one in found if np.isfinite(one).any()]
 
 
-def _around(values: Floats, stratum: str) -> dict[str, float]:
-    low, high = interval(resampled(values[np.isfinite(values)], stream(0, "bootstrap", stratum)))
+def _around(values: Sequence[Floats], stratum: str) -> dict[str, float]:
+    draw = stream(0, "bootstrap", stratum)
+    low, high = interval(_of_seeds([resampled(one[np.isfinite(one)], draw) for one in values]))
     return {"low": low, "high": high}
 
 
-def _together(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A stratum of several seeds as one: its cases, and the mean over them."""
+def _together(cells: Sequence[dict[str, Any]], seeds: int = 1) -> dict[str, Any]:
+    """A stratum of several domains or seeds as one: its cases, of so many seeds the mean, and the mean over them."""
     cases = sum(one["cases"] for one in cells)
     mean = {m: sum(one["cases"] * one[m] for one in cells) / max(cases, 1) for m in ("hr@10", "ndcg@10")}
-    return {"cases": cases, **mean}
+    return {"cases": math.ceil(cases / seeds), **mean}

@@ -27,6 +27,7 @@ BASELINES = {
     "fedncf": "FedNCF",
     "pfedrec": "PFedRec",
 }
+ORDER = "order: "  # how a split's note begins that tells what its order does not come from
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 
 
@@ -61,7 +62,7 @@ def figures_of(found: dict[str, Any]) -> Table:
     )
     columns = {**NAMES, **BASELINES}
     worst = {method: figures["ndcg@10"]["worst"] for method, figures in found["figures"].items()}
-    notes = []
+    notes = [f"{name}, {note}" for name, told in found.get("notes", {}).items() for note in told if ORDER in note]
     if len(next(iter(found["figures"].values()))["ndcg@10"]) > 3:  # else there is one domain beside macro and worst
         each = (f"{columns[method]} {worst[method]}".replace("\n", " ") for method in columns if method in worst)
         notes.append(f"worst domain by NDCG@10: {', '.join(each)}")

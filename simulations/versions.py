@@ -19,6 +19,9 @@ from shared.prefix import find_base
 PACKAGES = ("isthmus", "flwr", "torch", "transformers", "peft", "opacus", "grpcio", "numpy", "polars", "safetensors")
 
 
+CODE = (":/*.py", ":/pyproject.toml", ":/constraints.txt")  # not the answers that benchmarks write beside it
+
+
 @cache
 def commit() -> str:
     """The code's, as git has it when first asked, with a ``+`` where files had been changed.
@@ -36,7 +39,7 @@ def commit() -> str:
     if told("rev-parse", "--show-toplevel") != str(Path(__file__).resolve().parents[1]):
         return ""  # a repository around it, of something else
     name = told("rev-parse", "--short", "HEAD")
-    return name + "+" if name and told("status", "--porcelain", "--untracked-files=no") else name
+    return name + "+" if name and told("status", "--porcelain", "--untracked-files=no", "--", *CODE) else name
 
 
 def versions() -> dict[str, str]:

@@ -118,6 +118,7 @@ def test_an_answer_becomes_tables(tmp_path, monkeypatch):
         "protocol": "loo",
         "seeds": [7],
         "figures": figures,
+        "notes": {"shop": ["loo: seen items are not masked", "order: no time is known"]},
         "strata": {
             "local": {"shop": {}, "all": {"warm item": few, "new item": none}},
             "personal": {"shop": {}, "all": {"warm item": told, "new item": none}},
@@ -139,4 +140,6 @@ def test_an_answer_becomes_tables(tmp_path, monkeypatch):
     told = "0.2500 (0.2000 to 0.3000; 3 cases; +0.1000, -0.0500 to +0.2000)"
     assert f"| ours, federated + private | {told} |  |" in text
     assert "AUC 1.000" in text
+    assert "\nshop, order: no time is known\n" in text
+    assert "not masked" not in text
     assert text.count("1,234 s") == 2

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import torch
 from support.tiny_members import tiny_plan
 from torch.nn import functional as F
@@ -69,8 +72,32 @@ def test_devices_learn(members, tiny_base):
     assert outcome.best > outcome.valid[0]
 
 
-def test_joined_domains_by_hand(members):
+def without_dates(domain):
+    return replace(domain, interactions=replace(domain.interactions, times=np.arange(float(len(domain.interactions)))))
+
+
+def test_what_was_done_elsewhere_after_what_is_asked_is_no_history(members):
     target, other = members[0].domain, members[1].domain
+    own, more = target.interactions, other.interactions
+    data = join(target, [other]).interactions
+    left_out = 0
+    for user in set(own.user_ids) & set(more.user_ids):
+        mine, its = own.users == own.user_ids.index(user), more.users == more.user_ids.index(user)
+        asked = own.times[mine][-2] if mine.sum() > 1 else np.inf
+        events = [(time, 1, item) for time, item in zip(own.times[mine], own.items[mine], strict=True)]
+        events += [
+            (time, 0, item + len(target.catalog))
+            for time, item in zip(more.times[its], more.items[its], strict=True)
+            if time < asked
+        ]
+        left_out += len(own.times[mine]) + int(its.sum()) - len(events)
+        rows = data.users == data.user_ids.index(user)
+        assert data.items[rows].tolist() == [item for _, _, item in sorted(events)]
+    assert left_out > 0
+
+
+def test_joined_domains_by_hand(members):
+    target, other = members[0].domain, without_dates(members[1].domain)
     both = join(target, [other])
     data, own, more = both.interactions, target.interactions, other.interactions
     assert data.user_ids[: len(own.user_ids)] == own.user_ids
@@ -94,7 +121,7 @@ def test_devices_that_read_all_they_hold_answer_the_same_cases(members, tiny_bas
     assert ranked.candidates.max() == len(corpus.space)
     assert ranked.top.max() < len(corpus.space)
     assert len(set(outcome.valid)) > 1  # it learnt; whether for the better, two epochs on few users do not tell
-    joined = build_corpus(join(corpus.domain, [members[1].domain]), "loo", corpus.space, plan)
+    joined = build_corpus(join(corpus.domain, [without_dates(members[1].domain)]), "loo", corpus.space, plan)
     asked = asked_of(joined.split.test, corpus.split.test.users)
     assert asked.users.tolist() == corpus.split.test.users.tolist()
     assert asked.targets.items.tolist() == corpus.split.test.targets.items.tolist()
