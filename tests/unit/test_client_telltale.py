@@ -59,9 +59,9 @@ def pairs(cases):
 def test_films_numbered_as_their_viewers_are_are_no_friends():
     """User 1 and film 1 have nothing to do with each other: their "way back" is there by chance alone."""
     names = [str(number) for number in range(30)]
-    rows = [(user, str((int(user) * 7 + step) % 30)) for user in names for step in range(4)]
-    back = {(item, user) for user, item in rows}
-    assert set(rows) & back
+    rows = [(user, str((int(user) * 7 + step) % 30)) for user in names for step in range(1, 5)]
+    held = {row for place, row in enumerate(rows) if place % 4 >= 2}
+    assert {(item, user) for user, item in held} & (set(rows) - held)
     assert untold(domain(names, names, rows, np.arange(len(rows)))).all()
 
 
