@@ -21,7 +21,7 @@ Mask = NDArray[np.bool_]
 def split_of(domain: Domain, protocol: str, max_events: int = 200) -> Split:
     """``client.splits.split`` without the events that would tell its targets; its notes say how many. Same errors.
 
-    A cut in time needs none of it: it holds dated events alone, and a link and its way back lie on one side.
+    A cut in time needs none of it: what was done before the cut was known at the cut, and undated events are dropped.
     """
     if protocol == "time":
         return split(domain.interactions, protocol, max_events)
