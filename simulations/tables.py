@@ -63,7 +63,10 @@ def figures_of(found: dict[str, Any]) -> Table:
     columns = {**NAMES, **BASELINES}
     worst = {method: figures["ndcg@10"]["worst"] for method, figures in found["figures"].items()}
     notes = [f"{name}, {note}" for name, told in found.get("notes", {}).items() for note in told if ORDER in note]
-    if len(next(iter(found["figures"].values()))["ndcg@10"]) > 3:  # else there is one domain beside macro and worst
+    names = [name for name in next(iter(found["figures"].values()))["hr@10"] if name != "worst"]
+    if len(names) == 2:  # one domain, and the mean over it alone
+        names.remove("macro")
+    else:
         each = (f"{columns[method]} {worst[method]}".replace("\n", " ") for method in columns if method in worst)
         notes.append(f"worst domain by NDCG@10: {', '.join(each)}")
     if found.get("incomplete"):
@@ -74,7 +77,7 @@ def figures_of(found: dict[str, Any]) -> Table:
     heads = ["domain", "method", "HR@10", "NDCG@10", *([f"NDCG@10 less {reference}"] if differences else [])]
     for column in heads:
         table.add_column(column, overflow="fold")
-    for name in [*(n for n in next(iter(found["figures"].values()))["hr@10"] if n != "worst")]:
+    for name in names:
         for method in (method for method in columns if method in found["figures"]):
             cells = [found["figures"][method][metric][name] for metric in METRICS]
             less = differences.get(method, {}).get(name)
