@@ -95,7 +95,7 @@ def budget(
             check_protocol(plan, given["protocol"])
             # As a round would read them: with what came in while serving, and without who was forgotten.
             domain = read_at_home(home, folder, given["domain"], Journal(home.journal).entries)
-            parts = split_of(domain, given["protocol"], plan.train.user_events)
+            parts = split_of(domain, given["protocol"], plan)
             limits = Limits(given["max_epsilon"], given["at_delta"], passports=given["for_passports"])
             ahead = forecast(plan, len(learnt_from(parts.train)), limits, events)
             found["planned"] = asdict(ahead)

@@ -55,5 +55,5 @@ class Corpus:
 
 def build_corpus(domain: Domain, protocol: str, space: Space, plan: Plan) -> Corpus:
     """Split the interactions of a domain whose catalogue has been read. Raises DataError."""
-    parts = split_of(domain, protocol, plan.train.user_events)
+    parts = split_of(domain, protocol, plan)
     return Corpus(domain, parts, space, plan.model.neighbours)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,10 @@ from client.review import unwanted
 from shared.catalog import Catalog, NewItem, behaviour_code, read_catalog
 from shared.errors import DataError
 from shared.knowledge import Knowledge, read_knowledge
-from shared.seeding import stream
 from shared.tables import Mask, Problem, Report, Table, find_table, first_of_each, problem, read_table
 
 DAY_S = 86_400.0
 BLANK = "\0forgotten "  # how the id of somebody begins of whom a place is left and nothing else
-LEAST_TIES, IN_ORDER = 50, 0.9  # of so many pairs of one age so large a share rises: the file is sorted by item
-SHUFFLED = "the file has these sorted by item: put in an order drawn once"
 MOST_SECONDS = 1e11  # the year 5138: what is larger is not in seconds but in milliseconds, or finer
 
 
@@ -29,9 +26,7 @@ MOST_SECONDS = 1e11  # the year 5138: what is larger is not in seconds but in mi
 class Interactions:
     """Rows sorted by user, then time; unknown times come first, and ties keep the order of the file.
 
-    Rows of unknown time count as the oldest so that none of them becomes the target of a test by accident. Where ties
-    stand in the order of the items, which says nothing of what came first, theirs is drawn once, for every seed alike:
-    else the last event of each user, the one that is asked, would be known by its number.
+    Rows of unknown time count as the oldest so that none of them becomes the target of a test by accident.
     """
 
     user_ids: tuple[str, ...]
@@ -164,13 +159,7 @@ def read_interactions(path: Path, catalog: Catalog, now_s: float | None = None) 
     if not kept.any():
         raise DataError(_nothing_left(path, table, problems))
     order = np.flatnonzero(kept)
-    known = np.where(np.isnan(times), -np.inf, times)
-    order = order[np.lexsort((known[order], users[order]))]
-    if sorted_by_item(users[order], known[order], items[order]):
-        tied = order[_tied(users[order], known[order])]
-        problems += problem("event as old as the one before it", SHUFFLED, table.lines[tied])
-        drawn = stream(0, "ties").permutation(len(order))
-        order = order[np.lexsort((drawn, known[order], users[order]))]
+    order = order[np.lexsort((np.where(np.isnan(times), -np.inf, times)[order], users[order]))]
     present, dense = np.unique(users[order], return_inverse=True)
     interactions = Interactions(
         tuple(user_ids[code] for code in present),
@@ -181,18 +170,6 @@ def read_interactions(path: Path, catalog: Catalog, now_s: float | None = None) 
         weights[order],
     )
     return interactions, Report(path.name, table.rows_read, len(interactions), problems)
-
-
-def _tied(users: NDArray[Any], times: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Places whose event is of the same user and age as the one before it."""
-    return 1 + np.flatnonzero((users[1:] == users[:-1]) & (times[1:] == times[:-1]))
-
-
-def sorted_by_item(users: NDArray[Any], times: NDArray[np.float64], items: NDArray[Any]) -> bool:
-    """Whether events of one age follow the catalogue, up or down, so that a user's last is known by its number."""
-    later = _tied(users, times)
-    rises = items[later] > items[later - 1]
-    return len(later) >= LEAST_TIES and not 1 - IN_ORDER < float(rises.mean()) < IN_ORDER
 
 
 def _drop(table: Table, *rules: tuple[str, Mask]) -> tuple[Mask, tuple[Problem, ...]]:

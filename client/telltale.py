@@ -1,7 +1,7 @@
-"""Events that give away what is held out: of a mutual link its way back, of an item the event whose time nobody knows.
+"""What gives away what is held out, taken from what is learnt: order that is none, ways back, undated twins.
 
-Of two friends each stands in the other's list; of an artist whom somebody tagged, "listened to, some time" may be later
-than the tag. Who learns from the one has been told the other.
+A file that has each user's events sorted by item tells the last one by its number. Of two friends each stands in the
+other's list. Of an artist whom somebody tagged, "listened to, some time" may be later than the tag.
 """
 
 from dataclasses import replace
@@ -11,41 +11,61 @@ from numpy.typing import NDArray
 
 from client.dataset import Domain, Interactions
 from client.splits import LEAST_EVENTS, Split, split
+from shared.catalog import Catalog
+from shared.plan import Plan
+from shared.seeding import stream
 
 MUTUAL = 0.5  # share of the events whose way back is there, from which on items are taken for the users themselves
+LEAST_TIES, IN_ORDER = 50, 0.9  # of so many pairs of one age so large a share rises: the file is sorted by item
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
-def split_of(domain: Domain, protocol: str, max_events: int = 200) -> Split:
-    """``client.splits.split`` without the events that would tell its targets; its notes say how many. Same errors.
+def split_of(domain: Domain, protocol: str, plan: Plan) -> Split:
+    """``client.splits.split`` of what does not tell its targets; notes say what was done. Same errors.
 
     A cut in time needs none of it: what was done before the cut was known at the cut, and undated events are dropped.
+    Under a promise to users what is learnt of one may not hang on what others did, so there nothing is changed, and a
+    note says that figures are not to be believed.
     """
     if protocol == "time":
-        return split(domain.interactions, protocol, max_events)
-    data = without_telltales(domain)
-    found = split(data, protocol, max_events)
-    left_out = len(domain.interactions) - len(data)
-    told = f"order: {left_out:,} events that would tell what is held out (its way back, its undated twin) are left out"
-    return replace(found, notes=(*found.notes, told)) if left_out else found
+        return split(domain.interactions, protocol, plan.train.user_events)
+    data, notes = without_telltales(domain)
+    if plan.private:
+        data, notes = domain.interactions, tuple(f"{note}; NOT DONE under a promise: do not trust" for note in notes)
+    found = split(data, protocol, plan.train.user_events)
+    return replace(found, notes=(*found.notes, *notes))
 
 
-def without_telltales(domain: Domain) -> Interactions:
-    """What may be learnt from and asked; users keep their numbers, also those of whom nothing is left."""
-    data, kept = domain.interactions, untold(domain)
-    return Interactions(
-        data.user_ids, data.users[kept], data.items[kept], data.behaviours[kept], data.times[kept], data.weights[kept]
-    )
+def without_telltales(domain: Domain) -> tuple[Interactions, tuple[str, ...]]:
+    """What may be learnt from and asked, and what was done about it; users keep their numbers, also those of whom
+    nothing is left."""
+    data, notes = domain.interactions, []
+    if sorted_by_item(data):
+        notes.append("order: events of one age are sorted by item in the file; put in an order drawn once")
+        drawn = stream(0, "ties").permutation(len(data))  # the same for every seed: it belongs to the data
+        data = _take(data, np.lexsort((drawn, _ages(data), data.users)))
+    kept = untold(data, domain.catalog)
+    if not kept.all():
+        left_out = f"{int((~kept).sum()):,} events that would tell what is held out (its way back, its undated twin)"
+        notes.append(f"order: {left_out} are left out")
+        data = _take(data, np.flatnonzero(kept))
+    return data, tuple(notes)
 
 
-def untold(domain: Domain) -> Mask:
+def sorted_by_item(data: Interactions) -> bool:
+    """Whether users' events of one age follow the catalogue, up or down: the last is then known by its number."""
+    ages = _ages(data)
+    tied = (data.users[1:] == data.users[:-1]) & (ages[1:] == ages[:-1])
+    rises = (data.items[1:] > data.items[:-1])[tied]
+    return len(rises) >= LEAST_TIES and not 1 - IN_ORDER < float(rises.mean()) < IN_ORDER
+
+
+def untold(data: Interactions, catalog: Catalog) -> Mask:
     """Which events stay, (n,): none that is the way back of a held-out one, or the same item at an unknown time."""
-    data = domain.interactions
-    width = len(domain.catalog)
-    pairs = data.users.astype(np.int64) * width + data.items
-    back = _ways_back(domain)
+    pairs = data.users.astype(np.int64) * len(catalog) + data.items
+    back = _ways_back(data, catalog)
     back = back if np.isin(back, pairs).mean() >= MUTUAL else np.full_like(back, -1)
     undated = np.isnan(data.times)
     kept = np.ones(len(data), dtype=bool)
@@ -57,13 +77,12 @@ def untold(domain: Domain) -> Mask:
         kept &= ~tells
 
 
-def _ways_back(domain: Domain) -> Ints:
+def _ways_back(data: Interactions, catalog: Catalog) -> Ints:
     """Of "u meets i", where i has the id of a user and u that of an item: "i meets u" as a pair; else -1. (n,)"""
-    data = domain.interactions
     user_of = {user: row for row, user in enumerate(data.user_ids)}
-    users = np.array([user_of.get(item, -1) for item in domain.catalog.ids], np.int64)[data.items]
-    items = np.array([domain.catalog.row.get(user, -1) for user in data.user_ids], np.int64)[data.users]
-    return np.where((users >= 0) & (items >= 0), users * len(domain.catalog) + items, -1)
+    users = np.array([user_of.get(item, -1) for item in catalog.ids], np.int64)[data.items]
+    items = np.array([catalog.row.get(user, -1) for user in data.user_ids], np.int64)[data.users]
+    return np.where((users >= 0) & (items >= 0), users * len(catalog) + items, -1)
 
 
 def _held_out(data: Interactions, kept: Mask) -> Mask:
@@ -75,3 +94,13 @@ def _held_out(data: Interactions, kept: Mask) -> Mask:
     held = np.zeros(len(data), dtype=bool)
     held[places[(from_end <= 2) & (counts[users] >= LEAST_EVENTS)]] = True
     return held
+
+
+def _ages(data: Interactions) -> NDArray[np.float64]:
+    return np.where(np.isnan(data.times), -np.inf, data.times)
+
+
+def _take(data: Interactions, rows: Ints) -> Interactions:
+    return Interactions(
+        data.user_ids, data.users[rows], data.items[rows], data.behaviours[rows], data.times[rows], data.weights[rows]
+    )

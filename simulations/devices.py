@@ -72,7 +72,7 @@ def join(target: Domain, others: Sequence[Domain]) -> Domain:
     shift = {number: sum(sizes[:number]) for number in numbers}
     columns: dict[str, list[Any]] = {name: [] for name in ("users", "items", "behaviours", "weights", "times", "part")}
     for at, (part, number) in enumerate(zip(parts, numbers, strict=True)):
-        data = without_telltales(part) if part is target else part.interactions
+        data = without_telltales(part)[0] if part is target else part.interactions
         columns["users"].append(np.array([place[user] for user in data.user_ids], np.int32)[data.users])
         columns["items"].append((data.items + shift[number]).astype(np.int32))
         columns["behaviours"].append((data.behaviours + number * len(BEHAVIOURS)).astype(np.int8))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from client.dataset import Domain
+from client.telltale import without_telltales
 from shared.model import base_fingerprint
 from shared.plan import Plan
 from shared.prefix import find_base
@@ -62,12 +63,12 @@ def fingerprints(plan: Plan, domains: Sequence[Domain]) -> dict[str, Any]:
         "base": base_fingerprint(plan.model, find_base(plan.model.base)),
         "catalogues": {domain.name: domain.catalog.fingerprint for domain in domains},
         "users": {domain.name: _digest(json.dumps(domain.interactions.user_ids).encode()) for domain in domains},
-        "interactions": {domain.name: _of_events(domain) for domain in domains},
+        "interactions": {domain.name: _of_events(domain, plan) for domain in domains},
     }
 
 
-def _of_events(domain: Domain) -> str:
-    data = domain.interactions
+def _of_events(domain: Domain, plan: Plan) -> str:
+    data = domain.interactions if plan.private else without_telltales(domain)[0]
     columns = (data.users, data.items, data.behaviours, data.times, data.weights)
     return _digest(b"".join(column.tobytes() for column in columns))
 

@@ -49,27 +49,6 @@ def test_rows_come_sorted_by_user_then_time_and_ties_keep_the_file_order(folder)
     assert problems(read) == {}
 
 
-def test_the_last_event_of_a_file_sorted_by_item_is_not_the_one_with_the_highest_number(folder):
-    """Twenty users, four undated events each, all in the order of the items: the file tells no order at all."""
-    chosen = [sorted((user * step) % 9 for step in (1, 2, 4, 5)) for user in (1, 2, 4, 5, 7, 8)] * 4
-    rows = [f"u{user:02}\ti{item}\tbuy\t" for user, items in enumerate(chosen) for item in items]
-    read = domain(folder, HEAD + "\n".join(rows))
-    found = read.interactions.items.reshape(24, 4)
-    assert [sorted(row) for row in found.tolist()] == chosen  # each user's own
-    last = np.mean(found[:, -1] == found.max(1))
-    assert 0 < last < 0.6  # 1/4 by chance
-    assert problems(read)["event as old as the one before it"][1] == 24 * 3
-    np.testing.assert_array_equal(domain(folder, HEAD + "\n".join(rows)).interactions.items, read.interactions.items)
-    other = rows[::-1]  # sorted as well, the other way
-    assert "event as old as the one before it" in problems(domain(folder, HEAD + "\n".join(other)))
-    mixed = [row for user in range(24) for row in (rows[4 * user + place] for place in (2, 0, 3, 1))]
-    as_told = domain(folder, HEAD + "\n".join(mixed))
-    assert problems(as_told) == {}
-    assert as_told.interactions.items.reshape(24, 4).tolist() == [
-        [row[place] for place in (2, 0, 3, 1)] for row in chosen
-    ]
-
-
 def test_every_bad_row_counts_once_under_its_rule(folder):
     rows = [
         b"ann\ti1\tbuy\t10",  # 2
