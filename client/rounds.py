@@ -74,7 +74,7 @@ class DomainMember:
         """``base`` is the checkpoint to open whatever path a task names; None trusts the task (simulations)."""
         self.domain, self.home, self.workshop = domain, home, workshop
         self.protocol, self.limits, self.base, self.simulated = protocol, limits, base, simulated
-        self._corpus: tuple[tuple[ModelPlan, int], Corpus] | None = None
+        self._corpus: tuple[tuple[ModelPlan, int, bool], Corpus] | None = None
         self._forgotten = mark_of(home.forgotten)
 
     @property
@@ -83,7 +83,7 @@ class DomainMember:
 
     def corpus(self, plan: Plan) -> Corpus:
         """The domain's data as this plan's model sees it; built once."""
-        key = (plan.model, plan.train.user_events)
+        key = (plan.model, plan.train.user_events, plan.private)
         if self._corpus is None or self._corpus[0] != key:
             space = self.workshop.space(plan, self.domain)
             self._corpus = (key, build_corpus(self.domain, self.protocol, space, plan))

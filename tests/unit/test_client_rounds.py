@@ -7,8 +7,10 @@ from support.tiny_members import first_task, tiny_plan
 
 import client.rounds as rounds
 from client.budget import Limits, declared
+from client.dataset import Interactions
 from client.recommend import open_serving
 from client.rounds import DomainMember, must_move, personalise
+from client.splits import split
 from client.store import Home
 from shared.errors import BaseModelError, BudgetError, DataError, PayloadError, TrainingError
 from shared.model import load_adapter_tensors
@@ -49,6 +51,20 @@ def test_quality_never_travels_under_a_promise_or_in_a_secure_sum(members, tiny_
     with pytest.raises(BudgetError, match=says):
         member.train(task)
     assert not member.home.ledger.exists()
+
+
+def test_a_promise_after_rounds_without_one_learns_of_each_user_by_themselves(members, plan):
+    """What tells held-out events of others is left out of a round without a promise, and of none with one."""
+    domain = members[0].domain
+    undated = replace(domain.interactions, times=np.full(len(domain.interactions), np.nan))
+    order = np.lexsort((undated.items, undated.users))
+    columns = (undated.users, undated.items, undated.behaviours, undated.times, undated.weights)
+    by_item = replace(domain, interactions=Interactions(undated.user_ids, *(column[order] for column in columns)))
+    member = DomainMember(by_item, members[0].home, members[0].workshop)
+    as_filed = split(by_item.interactions, "loo", plan.train.user_events).train.items.tolist()
+    assert member.corpus(plan).split.train.items.tolist() != as_filed
+    promised = replace(plan, privacy=replace(plan.privacy, epsilon=8.0))
+    assert member.corpus(promised).split.train.items.tolist() == as_filed
 
 
 def test_a_round_is_a_function_of_its_task(members, plan):
