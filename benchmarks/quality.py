@@ -32,7 +32,6 @@ PUBLISHED = {
     "shops-games": {"sasrec": (0.0940, 0.0481)},
 }
 TOLERANCE = 0.1
-ORDER = "order: "  # how a split's note begins that tells what its order does not come from
 SHOPS = ("instruments", "scientific", "arts", "office", "games")
 NAMES = {
     "zero_shot": "zero-shot",
@@ -173,7 +172,7 @@ def table(found: dict) -> list[str]:
             if differences:
                 spelt.append("" if less is None else f"{less['mean']:+.4f} ({less['low']:+.4f} to {less['high']:+.4f})")
             lines.append(f"| {domain} | {NAMES.get(method, method)} | {' | '.join(spelt)} |")
-    lines += [f"\n{name}, {note}" for name, notes in found.get("notes", {}).items() for note in notes if ORDER in note]
+    lines += [f"\n{name}, {note}" for name, notes in found.get("notes", {}).items() for note in notes]
     if found.get("incomplete"):
         lines += ["", f"Left out, for some seed lacks them: {', '.join(found['incomplete'])}"]
     lines += ["", *strata_table(found["strata"])]

@@ -16,6 +16,7 @@ from shared.seeding import stream
 HELD_OUT = 0.1  # share of the events that lies after the cut
 LEAST_EVENTS = 3  # train, validation, test
 RIVALS = 99  # sampled items beside the target under loo-99
+ORDER = "order: "  # how a note begins that tells what the order does not come from: readers of figures need it
 OLDEST_DATE = 1e8  # unix seconds, March 1973: smaller numbers are positions, not dates
 
 Ints = NDArray[np.int64]
@@ -162,9 +163,9 @@ def _order_note(data: Interactions) -> tuple[str, ...]:
     """What is said when the order does not come from time alone."""
     unknown = int(np.isnan(data.times).sum())
     if unknown == len(data):
-        return ("order: no time is known; what was read later counts as later",)
+        return (f"{ORDER}no time is known; what was read later counts as later",)
     if unknown:
-        return (f"order: {unknown:,} events of unknown time count as each user's oldest",)
+        return (f"{ORDER}{unknown:,} events of unknown time count as each user's oldest",)
     return ()
 
 

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.dataset import Domain, Interactions
-from client.splits import LEAST_EVENTS, Split, split
+from client.splits import LEAST_EVENTS, ORDER, Split, split
 from shared.catalog import Catalog
 from shared.plan import Plan
 from shared.seeding import stream
 
 MUTUAL = 0.5  # share of the events whose way back is there, from which on items are taken for the users themselves
 LEAST_TIES, IN_ORDER = 50, 0.9  # of so many pairs of one age so large a share rises: the file is sorted by item
+
+AS_IT_IS = "it tells what is held out, and is left so under a promise to users: figures are not to be trusted"
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -32,8 +34,8 @@ def split_of(domain: Domain, protocol: str, plan: Plan) -> Split:
     if protocol == "time":
         return split(domain.interactions, protocol, plan.train.user_events)
     data, notes = without_telltales(domain)
-    if plan.private:
-        data, notes = domain.interactions, tuple(f"{note}; NOT DONE under a promise: do not trust" for note in notes)
+    if plan.private and notes:
+        data, notes = domain.interactions, (f"{ORDER}{AS_IT_IS}",)
     found = split(data, protocol, plan.train.user_events)
     return replace(found, notes=(*found.notes, *notes))
 
@@ -43,13 +45,13 @@ def without_telltales(domain: Domain) -> tuple[Interactions, tuple[str, ...]]:
     nothing is left."""
     data, notes = domain.interactions, []
     if sorted_by_item(data):
-        notes.append("order: events of one age are sorted by item in the file; put in an order drawn once")
+        notes.append(f"{ORDER}events of one age are sorted by item in the file; put in an order drawn once")
         drawn = stream(0, "ties").permutation(len(data))  # the same for every seed: it belongs to the data
         data = _take(data, np.lexsort((drawn, _ages(data), data.users)))
     kept = untold(data, domain.catalog)
     if not kept.all():
         left_out = f"{int((~kept).sum()):,} events that would tell what is held out (its way back, its undated twin)"
-        notes.append(f"order: {left_out} are left out")
+        notes.append(f"{ORDER}{left_out} are left out")
         data = _take(data, np.flatnonzero(kept))
     return data, tuple(notes)
 
@@ -65,10 +67,12 @@ def sorted_by_item(data: Interactions) -> bool:
 def untold(data: Interactions, catalog: Catalog) -> Mask:
     """Which events stay, (n,): none that is the way back of a held-out one, or the same item at an unknown time."""
     pairs = data.users.astype(np.int64) * len(catalog) + data.items
-    back = _ways_back(data, catalog)
-    back = back if np.isin(back, pairs).mean() >= MUTUAL else np.full_like(back, -1)
-    undated = np.isnan(data.times)
+    back, undated = _ways_back(data, catalog), np.isnan(data.times)
+    mutual = np.isin(back, pairs).mean() >= MUTUAL
     kept = np.ones(len(data), dtype=bool)
+    if not mutual and not undated.any():
+        return kept
+    back = back if mutual else np.full_like(back, -1)
     while True:  # who has too few events left is not asked any more, and tells then what others are asked
         held = _held_out(data, kept)
         tells = np.isin(pairs, back[held]) | (undated & np.isin(pairs, pairs[held]))

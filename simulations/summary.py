@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from client.evaluate import OF_STRATUM
+from client.splits import ORDER
 from shared.errors import ConfigError
 from shared.seeding import stream
 
@@ -152,7 +153,7 @@ def summarise(out: Path, seeds: Sequence[int] | None = None, reference: str = "l
         "rounds": first["rounds"],
         "commits": sorted({name for one in results for name in one.get("commits", {})}),
         "incomplete": incomplete,
-        "notes": {name: domain.get("notes", []) for name, domain in first["domains"].items()},
+        "notes": {name: _of_order(domain) for name, domain in first["domains"].items()},
         "figures": {
             method: {metric: figure(values) for metric, values in found.items()} for method, found in by_metric.items()
         },
@@ -167,6 +168,11 @@ def summarise(out: Path, seeds: Sequence[int] | None = None, reference: str = "l
             },
         },
     }
+
+
+def _of_order(domain: Mapping[str, Any]) -> list[str]:
+    """What a domain's split says of its order: what else it says holds of the protocol."""
+    return [note for note in domain.get("notes", []) if note.startswith(ORDER)]
 
 
 def _plan_of(run: Path) -> str:
@@ -190,7 +196,7 @@ def _strata(runs: Sequence[dict[str, Any]], found: Cells, reference: str) -> dic
         }
         answer[method] = {**told, "all": {}}
         for stratum in names:
-            together = _together([domain[stratum] for domain in told.values()])
+            together = _together([cell[stratum] for seeds in parts.values() for cell in seeds], len(runs))
             values, others = _cases(domains, stratum), _cases(found.get(reference, {}), stratum)
             if values:
                 together |= _around(values, stratum)
@@ -218,7 +224,7 @@ def _around(values: Sequence[Floats], stratum: str) -> dict[str, float]:
     return {"low": low, "high": high}
 
 
-def _together(cells: Sequence[dict[str, Any]], seeds: int = 1) -> dict[str, Any]:
+def _together(cells: Sequence[dict[str, Any]], seeds: int) -> dict[str, Any]:
     """A stratum of several domains or seeds as one: its cases, of so many seeds the mean, and the mean over them."""
     cases = sum(one["cases"] for one in cells)
     mean = {m: sum(one["cases"] * one[m] for one in cells) / max(cases, 1) for m in ("hr@10", "ndcg@10")}

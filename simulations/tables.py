@@ -27,7 +27,6 @@ BASELINES = {
     "fedncf": "FedNCF",
     "pfedrec": "PFedRec",
 }
-ORDER = "order: "  # how a split's note begins that tells what its order does not come from
 METRICS = {"hr@10": "HR@10", "ndcg@10": "NDCG@10"}
 
 
@@ -62,7 +61,7 @@ def figures_of(found: dict[str, Any]) -> Table:
     )
     columns = {**NAMES, **BASELINES}
     worst = {method: figures["ndcg@10"]["worst"] for method, figures in found["figures"].items()}
-    notes = [f"{name}, {note}" for name, told in found.get("notes", {}).items() for note in told if ORDER in note]
+    notes = [f"{name}, {note}" for name, told in found.get("notes", {}).items() for note in told]
     names = [name for name in next(iter(found["figures"].values()))["hr@10"] if name != "worst"]
     if len(names) == 2:  # one domain, and the mean over it alone
         names.remove("macro")

@@ -59,6 +59,9 @@ def test_users_that_each_seed_deals_anew_make_no_interval_narrower():
     assert paired({"a": [values[:1], values[1:, :400]]}, {"a": [values[:1], values[1:, :400]]})["a"]["p"] == 1.0
 
 
+NOTES = ["loo: seen items are not masked", "order: no time is known"]
+
+
 def write(out, seed, method, values, users="the same", **plan):
     place = out / f"seed-{seed}" / "homes" / "shop" / "cases"
     place.mkdir(parents=True, exist_ok=True)
@@ -67,7 +70,7 @@ def write(out, seed, method, values, users="the same", **plan):
     path = out / f"seed-{seed}" / "result.json"
     before = json.loads(path.read_text())["domains"]["shop"] if path.exists() else {}
     result = {"protocol": "loo", "ranking": "full", "seed": seed, "rounds": 3}
-    path.write_text(json.dumps({**result, "domains": {"shop": {**before, method: {"strata": parts}}}}))
+    path.write_text(json.dumps({**result, "domains": {"shop": {**before, "notes": NOTES, method: {"strata": parts}}}}))
     (path.parent / "fingerprints.json").write_text(json.dumps({"users": {"shop": users}}))
     (path.parent / "plan.json").write_text(json.dumps({"federation": {"seed": seed, **plan}}))
 
@@ -86,6 +89,7 @@ def test_a_method_that_some_seed_lacks_is_left_out(tmp_path):
     found = summarise(tmp_path)
     assert found["incomplete"] == {"pooled": ["seed-8"]}
     assert found["seeds"] == [7, 8]
+    assert found["notes"] == {"shop": ["order: no time is known"]}
     assert found["figures"]["sasrec"]["ndcg@10"]["shop"]["mean"] == pytest.approx(0.125)
     assert found["paired"]["differences"]["sasrec"]["shop"]["mean"] == pytest.approx(-0.175)
     warm = {"cases": 2, "hr@10": pytest.approx(0.2), "ndcg@10": 0.5}
