@@ -4,6 +4,7 @@ A file that has each user's events sorted by item tells the last one by its numb
 other's list. Of an artist whom somebody tagged, "listened to, some time" may be later than the tag.
 """
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,6 @@ from client.dataset import Domain, Interactions
 from client.splits import LEAST_EVENTS, ORDER, Split, split
 from shared.catalog import Catalog
 from shared.plan import Plan
-from shared.seeding import stream
 
 MUTUAL = 0.5  # share of the events whose way back is there, from which on items are taken for the users themselves
 LEAST_TIES, IN_ORDER = 50, 0.9  # of so many pairs of one age so large a share rises: the file is sorted by item
@@ -46,8 +46,7 @@ def without_telltales(domain: Domain) -> tuple[Interactions, tuple[str, ...]]:
     data, notes = domain.interactions, []
     if sorted_by_item(data):
         notes.append(f"{ORDER}events of one age are sorted by item in the file; put in an order drawn once")
-        drawn = stream(0, "ties").permutation(len(data))  # the same for every seed: it belongs to the data
-        data = _take(data, np.lexsort((drawn, _ages(data), data.users)))
+        data = _take(data, np.lexsort((_draws(data, domain.catalog), _ages(data), data.users)))
     kept = untold(data, domain.catalog)
     if not kept.all():
         left_out = f"{int((~kept).sum()):,} events that would tell what is held out (its way back, its undated twin)"
@@ -98,6 +97,16 @@ def _held_out(data: Interactions, kept: Mask) -> Mask:
     held = np.zeros(len(data), dtype=bool)
     held[places[(from_end <= 2) & (counts[users] >= LEAST_EVENTS)]] = True
     return held
+
+
+def _draws(data: Interactions, catalog: Catalog) -> NDArray[np.uint64]:
+    """A number for each event, (n,), by its user and item alone: whatever else comes or goes, two keep their order, so
+    that what a round learnt from is not what the next one validates on. The same for every seed."""
+    pairs = (
+        "\0".join((data.user_ids[user], catalog.ids[item])) for user, item in zip(data.users, data.items, strict=True)
+    )
+    raw = (hashlib.blake2b(pair.encode("utf-8", "surrogatepass"), digest_size=8).digest() for pair in pairs)
+    return np.frombuffer(b"".join(raw), "<u8")
 
 
 def _ages(data: Interactions) -> NDArray[np.float64]:

@@ -130,6 +130,19 @@ def test_the_last_event_of_a_file_sorted_by_item_is_not_known_by_its_number(turn
     np.testing.assert_array_equal(without_telltales(found)[0].items, data.items)
 
 
+def test_what_is_drawn_for_two_events_stays_whoever_comes_or_goes():
+    found, _ = sorted_file()
+    whole, data = without_telltales(found)[0], found.interactions
+    stay = (data.users != 3) & (data.items != 5)
+    columns = (data.users, data.items, data.behaviours, data.times, data.weights)
+    fewer = replace(found, interactions=Interactions(data.user_ids, *(column[stay] for column in columns)))
+    left = without_telltales(fewer)[0]
+    stay = (whole.users != 3) & (whole.items != 5)
+    assert 0 < stay.sum() < len(stay)
+    np.testing.assert_array_equal(left.users, whole.users[stay])
+    np.testing.assert_array_equal(left.items, whole.items[stay])
+
+
 def test_a_file_in_an_order_of_its_own_keeps_it():
     found, _ = sorted_file(lambda row: [row[2], row[0], row[3], row[1]])
     data, notes = without_telltales(found)
