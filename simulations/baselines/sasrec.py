@@ -105,8 +105,9 @@ class Sequential(nn.Module):
         u = self.norm(h)[at]
         if isinstance(self.items, Texts):
             u = F.normalize(u, dim=-1)
+        u = self.items.scale * u  # not the scores: they are many more
         with torch.autocast("cpu", torch.bfloat16, enabled=BF16 and self.training):
-            logits = self.items.scale * (u @ outputs.T).float() + bias
+            logits = (u @ outputs.T).float() + bias
         position, item = seen_pairs(batch, at)
         scores: torch.Tensor = logits.index_put(
             (position, item), (10 * self.repeat).expand(len(position)), accumulate=True
