@@ -159,6 +159,8 @@ def recommend(
                 "recommend expects --user ID or --history TITLES; --passport FILE may stand alone or beside either"
             )
         papers = [path for path in (passport, issuer_key, code_book) if path is not None]
+        if passport is None and papers:
+            raise ConfigError("--issuer-key and --code-book are for --passport FILE, which is not given")
         if passport is not None and len(papers) < 3:
             raise ConfigError("--passport needs --issuer-key and --code-book, both from the domain that gave it")
         titles = [title.strip() for title in (history or "").split(";") if title.strip()]

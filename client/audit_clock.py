@@ -15,9 +15,7 @@ AGAIN_S = 3600.0  # after one that failed
 NICE = 10
 
 
-def command(
-    home: Home, name: str, cache: Path, data: Path | None, rules: Path | None, more: Sequence[str] = ()
-) -> list[str]:
+def command(home: Home, name: str, cache: Path, data: Path | None, rules: Path | None) -> list[str]:
     """What audits that home, as somebody at a terminal would."""
     words = [sys.executable, "-m", "client", "--domain", name, "--home", str(home.folder), "--cache", str(cache)]
     words += ["--data", str(data)] if data is not None else []

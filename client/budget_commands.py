@@ -102,25 +102,22 @@ def budget(
         if as_json:
             typer.echo(json.dumps(found, indent=2))
             return
-        typer.echo(f"{len(events)} releases so far: epsilon {bound(found['epsilon'])} at delta {plan.privacy.delta:g}.")
+        total = accounting.spell(found["epsilon"])
+        typer.echo(f"{len(events)} releases so far: epsilon {total} at delta {plan.privacy.delta:g}.")
         if events:
             typer.echo(accounting.sentence(spent, plan.privacy.delta))
         if beside:
             across = found["across"]
-            total = bound(across["epsilon"])
+            total = accounting.spell(across["epsilon"])
             typer.echo(f"A user of all {across['domains']} domains: epsilon {total} at the same delta.")
         if plan.private:
             typer.echo(
                 f"The planned run: {ahead.rounds} rounds of {ahead.steps} steps over {ahead.users:,} users, one in "
                 f"{1 / ahead.sample_rate:.0f} a step, noise {ahead.noise_multiplier:.3f}: epsilon {ahead.epsilon:.3f} "
-                f"by itself, {bound(ahead.after)} with what was spent."
+                f"by itself, {accounting.spell(ahead.after)} with what was spent."
             )
         if plan.private and given["max_epsilon"] is not None:
             left = f"{ahead.rounds_allowed} of its {ahead.rounds} rounds"
             at = f"measured at delta {limits.delta(plan):g}"
             kept = f", {limits.passports:g} of it kept for passports" if limits.passports else ""
             typer.echo(f"A limit of {given['max_epsilon']:g} (--max-epsilon){kept}, {at}, lets {left} pass.")
-
-
-def bound(epsilon: float | None) -> str:
-    return "without bound" if epsilon is None else f"{epsilon:.3f}"

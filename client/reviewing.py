@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from client.places import finished
-from shared.console import FAILED, settled, tell
+from shared.console import FAILED, refuse_early, settled, tell
 from shared.errors import ConfigError
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -95,11 +94,9 @@ def audit(
 
     Ends with status 1 where the log of what was shown was changed. With a command: complaints, the log.
     """
-    if (command := context.invoked_subcommand) is not None:
-        given = {one for one in context.params if context.get_parameter_source(one) is ParameterSource.COMMANDLINE}
-        if early := [one.opts[0] for one in context.command.params if one.name in given]:  # they count for nothing
-            with settled():
-                raise ConfigError(f"{early[0]} stands before {command}: options of a command come after it")
+    if context.invoked_subcommand is not None:
+        with settled():
+            refuse_early(context)
         return
     with settled():
         import torch

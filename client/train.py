@@ -162,7 +162,8 @@ def _batch_step(
     refused = refusals(batch, catalogue.corpus.domain.unwanted) if plan.train.unwanted else None
     negatives = among = None
     if plan.train.negatives:
-        negatives = torch.from_numpy(draw.integers(len(catalogue.leaf), size=plan.train.negatives))
+        picked = draw.integers(len(catalogue.rivals), size=plan.train.negatives)
+        negatives = catalogue.rivals[torch.from_numpy(picked)]
     elif len(catalogue.rivals) < len(catalogue.leaf) or 0 < plan.train.candidates < len(catalogue.leaf):
         most = plan.train.candidates or len(catalogue.leaf)
         present = batch.items if refused is None else torch.cat([batch.items.flatten(), refused[1]])

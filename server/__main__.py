@@ -23,6 +23,7 @@ from shared.console import (
     named,
     plan_from,
     quiet_libraries,
+    refuse_early,
     settled,
     tell,
 )
@@ -76,6 +77,8 @@ def main(
     """Run a federation; ends with status 0 only when every round is done."""
     quiet_libraries()
     if context.invoked_subcommand is not None:
+        with settled():
+            refuse_early(context)
         return
     with settled():
         more = named(rounds, seed, family, base, adversarial, epsilon, delta)

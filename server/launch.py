@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import ssl
 import subprocess
 import threading
 import time
@@ -106,6 +107,7 @@ def check(
         for path in (certificates.ca, certificates.certificate, certificates.key):
             if not path.is_file():
                 raise ConfigError(f"expected a file at {path}, found none; make it with python -m server certs")
+        check_usable(certificates)
         if certificates.members is None:  # Flower would let in whoever knocks
             raise ConfigError(
                 f"{certificates.ca.parent} knows no members: add each domain's key to it (python -m server certs "
@@ -113,6 +115,23 @@ def check(
             )
     if not (ROOT / "pyproject.toml").is_file():
         raise ConfigError(f"expected pyproject.toml in {ROOT}; run the server from a checkout of the project")
+
+
+def check_usable(certificates: Certificates) -> None:
+    """Raises ConfigError where TLS cannot use them; Flower would say so in its log alone."""
+    advice = "make them anew with python -m server certs"
+    try:
+        ssl.create_default_context(cafile=str(certificates.ca))
+    except ssl.SSLError:
+        raise ConfigError(f"expected certificates in {certificates.ca}, found something else; {advice}") from None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(
+            certificates.certificate, certificates.key, password=lambda: ""
+        )  # nobody is there to ask
+    except ssl.SSLError:
+        pair = f"{certificates.certificate} and {certificates.key}"
+        raise ConfigError(f"expected a certificate and its key in {pair}, found something else; {advice}") from None
 
 
 def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> None:

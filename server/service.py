@@ -28,7 +28,7 @@ from shared.explanation import Explanation, explain
 from shared.model import Recommender, adapter_tensors, base_fingerprint, load_adapter_tensors
 from shared.payload import check_like, common
 from shared.policy import Answer, Recommendation, Signals, Wish, blend, recommend
-from shared.prefix import Progress, find_base
+from shared.prefix import find_base
 from shared.published import GROUPS, Published, read_published
 from shared.takeover import mark_of, watch
 
@@ -59,12 +59,10 @@ class Answers:
 class CrossDomain:
     """All methods may be called from any thread; errors are those of ``shared.errors``."""
 
-    def __init__(
-        self, run_dir: Path, catalogues: Sequence[Path], cache: Path, progress: Callable[[str], Progress] | None = None
-    ) -> None:
+    def __init__(self, run_dir: Path, catalogues: Sequence[Path], cache: Path) -> None:
         """Raises DataError for a catalogue that cannot be read, ConfigError for a run or names that cannot serve."""
         check_run(run_dir)
-        self.run_dir, self._cache, self._progress = run_dir, cache, progress
+        self.run_dir, self._cache = run_dir, cache
         self.published = read_catalogues(catalogues)
         self.exposure = Exposure()
         self.listeners: list[Listener] = []
@@ -203,8 +201,7 @@ class CrossDomain:
             own = model.sibling()
             load_adapter_tensors(own, common(adapter_for(state, aggregator, name)))
             place = self.run_dir / "serving" / published.catalog.fingerprint[:16]
-            progress = None if self._progress is None else self._progress(name)
-            engines[name] = open_engine(own, published.catalog, None, place, self._cache, progress)
+            engines[name] = open_engine(own, published.catalog, None, place, self._cache)
         return engines
 
     def _mark(self) -> object:

@@ -157,6 +157,11 @@ def finite(spent: float) -> float | None:
     return spent if math.isfinite(spent) else None
 
 
+def spell(spent: float | None) -> str:
+    """The same for people to read."""
+    return "without bound" if spent is None else f"{spent:.3f}"
+
+
 def spent(events: Sequence[Event], delta: float) -> dict[str, Any]:
     """What a ledger comes to: epsilon (None: no bound), delta, releases, and the promise in words."""
     value = epsilon(events, delta)

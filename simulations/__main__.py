@@ -29,7 +29,16 @@ from shared.console import (
 )
 from shared.errors import ConfigError
 from shared.plan import FAMILIES, PROTOCOLS
-from simulations.asked import check_epsilons, check_methods, check_picture, check_seeds, drawn, listed, one_of
+from simulations.asked import (
+    check_epsilons,
+    check_methods,
+    check_picture,
+    check_plan_seed,
+    check_seeds,
+    drawn,
+    listed,
+    one_of,
+)
 from simulations.tables import audits_of, figures_of, passports_of, table_of
 
 
@@ -134,11 +143,13 @@ def evaluate(
         plan = plan_from(settings, sets or [], named(rounds=rounds))
         one_of("--protocol", protocol, PROTOCOLS)
         chosen = check_methods("--methods", methods or ["zero_shot,local,federated,personal,popularity"])
-        numbers = check_seeds(seeds)
+        numbers, places = check_seeds(seeds), [*(data or []), *(folders or [])]
+        if places:  # else the generated world is drawn from it
+            check_plan_seed(plan, "an evaluation's seeds are")
         with Bars() as bars:
             from simulations.start import evaluate_seeds
 
-            found = evaluate_seeds([*(data or []), *(folders or [])], plan, protocol, chosen, numbers, out, cache, bars)
+            found = evaluate_seeds(places, plan, protocol, chosen, numbers, out, cache, bars)
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         else:
@@ -185,6 +196,7 @@ def scenario(
         plan = plan_from(settings, sets or [], named(rounds=rounds), apply_sets(usual, list(asked.settings)))
         if plan.federation.family != asked.families[0]:
             raise ConfigError("federation.family: a scenario's rules of aggregation are its families; pass --families")
+        check_plan_seed(plan, "a scenario's seeds are")
         one_of("--protocol", protocol, PROTOCOLS)
         place = out or Path("runs") / Path(name).stem
         with Bars() as bars:
@@ -238,6 +250,7 @@ def passport(
                 draws,
                 plan.federation.seed,
                 bars.say,
+                bars.tick,
             )
         if as_json:
             typer.echo(json.dumps(found, indent=2))
@@ -334,12 +347,14 @@ def audit_privacy(
 
 def show(result: dict[str, Any], run: Path, report: Path) -> None:
     """The table, what privacy was spent, where to read more, and what to try next."""
+    from shared.accounting import spell
+
     console = Console()
     console.print(table_of(result))
     for name, domain in result["domains"].items():
         if "privacy" in domain:
             spent = domain["privacy"]
-            console.print(f"{name}: epsilon {spent['epsilon']:.2f} at delta {spent['delta']:g}", markup=False)
+            console.print(f"{name}: epsilon {spell(spent['epsilon'])} at delta {spent['delta']:g}", markup=False)
     console.print(f"{result['seconds']:.0f} s; run directory: {run}", markup=False, soft_wrap=True)
     console.print(f"report: {report}", markup=False, soft_wrap=True)
     if "personal" in result["macro"]:

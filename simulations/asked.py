@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import ConfigError
+from shared.plan import FederationPlan, Plan
 from simulations.tables import BASELINES, NAMES
 
 
@@ -51,6 +52,12 @@ def check_seeds(text: str) -> list[int]:
     if not parts or not all(part.isascii() and part.isdigit() for part in parts):
         raise ConfigError(f"--seeds: expected whole numbers with commas, such as 7,8,9, found {text!r}")
     return sorted({int(part) for part in parts})
+
+
+def check_plan_seed(plan: Plan, whose: str) -> None:
+    """Raises ConfigError for a seed beside those of ``--seeds``, which no run would have."""
+    if (found := plan.federation.seed) != FederationPlan().seed:
+        raise ConfigError(f"federation.seed={found}: {whose} its --seeds; pass --seeds {found}")
 
 
 def check_methods(option: str, only: Sequence[str]) -> tuple[str, ...]:

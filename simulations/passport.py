@@ -17,12 +17,14 @@ from client.dataset import Domain, read_domain
 from client.evaluate import target_ranks
 from client.passport import places, public_book, similarity_utilities, wishes
 from client.splits import Histories, split
+from client.train import Tick
+from client.workshop import Workshop
 from shared.errors import DataError
 from shared.metrics import Floats, Ints
 from shared.model import Recommender, Space, base_fingerprint
 from shared.passport import draw_codes
 from shared.plan import ModelPlan
-from shared.prefix import Progress, find_base
+from shared.prefix import find_base
 from shared.seeding import stream
 from shared.towers import recency_mean
 from simulations.summary import interval, resampled
@@ -108,13 +110,16 @@ def measure(
     draws: int = 3,
     seed: int = 7,
     say: Say = print,
-    progress: Progress | None = None,
+    tick: Tick | None = None,
 ) -> dict[str, Any]:
     """NDCG@10 and HR@10 of popularity, passports, unprivatised codes and the raw history. Raises DataError."""
     source, target = read_domain(from_folder), read_domain(to_folder)
     people = newcomers(source, target)
     model = Recommender(plan, find_base(plan.base), seed)
-    one, two = (model.space(domain.catalog.texts, cache, progress) for domain in (source, target))
+    told = Workshop(cache, tick).progress
+    one, two = (
+        model.space(domain.catalog.texts, cache, told(f"{domain.name}: reading texts")) for domain in (source, target)
+    )
     raw = torch.cat([model.encode_plain(space.states) for space in (one, two)])
     book = public_book(raw, size, base_fingerprint(plan, model.base))
     here, there = places(book, one.whitening), places(book, two.whitening)

@@ -1,14 +1,14 @@
 """Pictures of a run: who is alike, and what each way to recommend reaches. The only file that knows matplotlib."""
 
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shared.errors import ConfigError
+from server.registry import read_rounds
+from shared.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # heavy at run time
     from simulations.views import View
@@ -181,10 +181,11 @@ def _svg(figure: Any) -> str:
 
 def _reports(run: Path) -> list[dict[str, Any]]:
     try:
-        lines = (run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-        return [report for report in map(json.loads, lines) if isinstance(report, dict)]
-    except (OSError, ValueError):
-        raise ConfigError(f"{run} holds no readable rounds.jsonl; give the run directory of a federation") from None
+        if reports := read_rounds(run):
+            return reports
+    except (OSError, DataError):
+        pass
+    raise ConfigError(f"{run} holds no readable rounds.jsonl; give the run directory of a federation")
 
 
 def _matrix(table: dict[str, dict[str, float]], names: list[str]) -> "np.ndarray[Any, np.dtype[np.float64]]":

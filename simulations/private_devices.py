@@ -39,7 +39,7 @@ from shared.errors import ConfigError, TrainingError
 from shared.ledger import GaussianSteps, append_event, read_events, reserved
 from shared.model import Recommender, released_names, shared_parameters
 from shared.neighbours import Neighbours
-from shared.plan import Plan
+from shared.plan import Plan, PrivacyPlan
 from shared.private import Private
 from shared.seeding import torch_stream
 from shared.towers import Mix, prepare, recency_mean
@@ -48,6 +48,8 @@ from simulations import private_transitions as transitions
 Ints = npt.NDArray[np.int64]
 MICRO_DEVICES = 50  # whose gradients are held at a time: some forty megabytes
 TELLERS = 0.9  # of the devices, by chance; in the ledger both releases are charged to everybody
+# Of the section privacy, what shapes steps alone; so do lr and releases, but the scenario ``devices`` sets them always.
+OF_STEPS = ("clip_norm", "lot_users", "steps", "events", "negatives", "mechanism", "clip_quantile", "item_rank")
 # A step of the optimiser moves each number by about lr, and noise is the same on each: what shall weigh more is scaled.
 BIAS_SCALE, ITEM_SCALE, TOLD_SCALE = 20.0, 10.0, 4.0  # the last of a logarithm
 
@@ -125,6 +127,12 @@ def check_devices(plan: Plan) -> None:
             f"devices under privacy.epsilon train.loss=softmax and without an adversary, found {plan.train.loss} and "
             f"adversary.weight={plan.adversary.weight:g}; leave both as they are, or promise nothing"
         )
+    for name in OF_STEPS if plan.privacy.transitions == 1 else ():
+        if (found := getattr(plan.privacy, name)) != (usual := getattr(PrivacyPlan(), name)):
+            raise ConfigError(
+                f"privacy.{name}={found} is for steps of training, and privacy.transitions=1 leaves no budget for any: "
+                f"leave it at {usual}, or lower privacy.transitions"
+            )
 
 
 class Learnt:

@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from server.registry import read_rounds
+from shared.accounting import spell
 from shared.errors import ConfigError, IsthmusError
 from simulations.page import drawing, paragraph, section, table, write_page
 from simulations.tables import BASELINES, METRICS, NAMES
@@ -25,7 +27,7 @@ def write_report(run: Path, cache: Path) -> Path:
 
 
 def _parts(run: Path, cache: Path, result: dict[str, Any], plan: dict[str, Any]) -> Iterator[str]:
-    reports = _lines(run / "rounds.jsonl")
+    reports = read_rounds(run)
     yield paragraph(
         f"Protocol {result['protocol']}, {result['ranking']} ranking, seed {result['seed']}, "
         f"{result['rounds']} rounds, family {result['family']}, carrier {result['carrier']}; "
@@ -35,7 +37,7 @@ def _parts(run: Path, cache: Path, result: dict[str, Any], plan: dict[str, Any])
     yield from drawing("svg_quality", result, COLUMNS)
     yield section("By kind of case, NDCG@10", _strata(result))
     if privacy := {name: cell["privacy"] for name, cell in result["domains"].items() if "privacy" in cell}:
-        rows = [[name, f"{one['epsilon']:.2f}", f"{one['delta']:g}"] for name, one in privacy.items()]
+        rows = [[name, spell(one["epsilon"]), f"{one['delta']:g}"] for name, one in privacy.items()]
         yield section("Privacy spent", table(["domain", "epsilon", "delta"], rows))
     if courses := _courses(run, reports):
         yield section("Courses", "")
@@ -128,10 +130,3 @@ def _heat(affinity: dict[str, dict[str, float]]) -> str:
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"={value:.2f}"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Of a run without rounds: none."""
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

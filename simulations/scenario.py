@@ -4,7 +4,6 @@ A scenario file (``simulations/scenarios/*.toml``) names shops under a common ro
 in a folder of its own and goes on after an interruption.
 """
 
-import json
 import shutil
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from client.dataset import Domain, read_domain
 from client.store import write_json
 from client.workshop import Workshop
+from server.registry import read_rounds
 from shared.config import read_section
 from shared.console import Bars
 from shared.errors import ConfigError
@@ -28,6 +28,7 @@ from simulations.start import comparison
 from simulations.summary import summarise
 
 HERE = Path(__file__).parent / "scenarios"
+FEWEST = 3  # users of an owner, as the command's --users has it
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,34 @@ def read_scenario(name: str) -> Scenario:
     known_methods = (*METHODS, *BASELINES)
     if unknown := [method for method in made.methods if method not in known_methods]:
         raise ConfigError(f"{path}, methods: expected some of {', '.join(known_methods)}, found {unknown[0]!r}")
+    _check(made, path)
     return made
 
 
+def _check(made: Scenario, path: Path) -> None:
+    """Raises ConfigError on values by which users cannot be dealt to owners."""
+    small = made.small_users
+    for name, fine, expected in (
+        ("shops", _distinct(made.shops), "each shop once"),
+        ("owners", made.owners >= 1, "1 or more"),
+        ("users", made.users == 0 or made.users >= FEWEST, f"{FEWEST} or more, or 0 for all there are"),
+        ("small_users", _distinct(small) and min(small, default=FEWEST) >= FEWEST, f"different numbers from {FEWEST}"),
+    ):
+        if not fine:
+            raise ConfigError(f"{path}, {name}: expected {expected}, found {getattr(made, name)!r}; change it there")
+    if bool(made.small_shop) != bool(small):
+        raise ConfigError(
+            f"{path}: expected small_shop and small_users together, found {made.small_shop!r} and {small!r}; give "
+            "both, or neither"
+        )
+
+
+def _distinct(values: Sequence[object]) -> bool:
+    return len(set(values)) == len(values)
+
+
 def runs(scenario: Scenario, domains: Sequence[Domain], seed: int) -> Iterator[Run]:
-    """The federations that answer the question, for one seed."""
+    """The federations that answer the question, for one seed. Raises ConfigError where owners cannot be told apart."""
     owners: list[Domain] = []
     if scenario.small_shop and scenario.small_shop not in (names := [domain.name for domain in domains]):
         raise ConfigError(
@@ -89,6 +113,13 @@ def runs(scenario: Scenario, domains: Sequence[Domain], seed: int) -> Iterator[R
     for domain in domains:
         small = scenario.small_users if domain.name == scenario.small_shop else ()
         owners.extend(deal(domain, scenario.owners, small, seed, scenario.users))
+    names = [owner.name for owner in owners]
+    if not _distinct(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(
+            f"expected owners of different names, found two named {twice!r}; name each shop once in --shops, or in the "
+            "scenario's file, and each number of small_users"
+        )
     for family in scenario.families:
         if not scenario.newcomers:
             yield Run(family, family, tuple(owners))
@@ -148,9 +179,8 @@ def kinds_found(folder: Path, shops: tuple[str, ...], seeds: Sequence[int]) -> d
     within: list[float] = []
     across: list[float] = []
     right: list[bool] = []
-    for path in (folder / f"seed-{seed}" / "rounds.jsonl" for seed in seeds):
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if not lines or not {"affinity", "kinds"} <= (last := json.loads(lines[-1])).keys():
+    for reports in (read_rounds(folder / f"seed-{seed}") for seed in seeds):
+        if not reports or not {"affinity", "kinds"} <= (last := reports[-1]).keys():
             continue
         told = last["kinds"]
         for one, row in last["affinity"].items():

@@ -183,7 +183,13 @@ def test_candidates_estimate_the_whole_softmax():
 
 def test_an_item_that_nobody_met_is_not_passed_over(members, tiny_base):
     base = tiny_plan(tiny_base, "train.user_events=2", "train.candidates=0")  # so few that some items stay unmet
-    for sets, judged in ((), False), (("train.judge_unmet=true",), True):
+    sampled = ("train.loss=bpr", "train.negatives=16")
+    for sets, judged in (
+        ((), False),
+        (("train.judge_unmet=true",), True),
+        (sampled, False),
+        ((*sampled, "train.judge_unmet=true"), True),
+    ):
         plan = tiny_plan(tiny_base, "train.user_events=2", "train.candidates=0", *sets)
         _, corpus, private, _ = fit([DomainMember(members[0].domain, members[0].home, members[0].workshop)], plan)
         unmet = torch.from_numpy(corpus.popularity == 0)

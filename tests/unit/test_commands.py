@@ -5,12 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 from support.commands import misuse, run
 
 from client.journal import Event, Journal
 from client.store import Home, write_json
 from shared import console
 from shared.console import Bars
+from shared.errors import DataError, FullError, PayloadError
 from shared.ledger import GaussianSteps, append_event
 from shared.plan import Plan
 
@@ -138,6 +140,10 @@ def test_a_run_directory_of_another_run_is_refused_before_the_world_is_written(t
         (("--domain", "shop", "recommend", "--user", "u1", "--history", "a"), "recommend expects --user ID"),
         (("--domain", "shop", "recommend", "--history", " ; "), "--history expects titles"),
         (("--domain", "shop", "recommend", "--passport", "p"), "--passport needs --issuer-key and --code-book"),
+        (
+            ("--domain", "shop", "recommend", "--user", "u", "--code-book", "b"),
+            "are for --passport FILE, which is not given",
+        ),
         (("--domain", "shop", "passport", "book", "--out", "b"), "no finished run in var/client/shop"),
         (("--domain", "shop", "recommend", "--history", ""), "--history expects titles"),
         (("--domain", "shop", "recommend", "--user", "u1"), "no finished run in var/client/shop"),
@@ -194,6 +200,7 @@ def test_a_run_says_which_domains_it_holds(tmp_path):
         (("--host", "0.0.0.0"), "0.0.0.0 is open to a network, and Flower's port has a control API"),
         (("--certificates", "nowhere"), "expected a file at nowhere/ca.crt"),
         (("serve", "--run-dir", "nowhere"), "nowhere holds no run"),
+        (("--catalogue", "c", "serve", "--run-dir", "r"), "--catalogue stands before serve: options of a command come"),
         (("rounds", "--run-dir", "nowhere"), "nowhere holds no run"),
         (("export", "--run-dir", "nowhere", "--out", "o"), "nowhere holds no run"),
         (("--catalogue", "c"), "--catalogue needs --http-port"),
@@ -328,3 +335,11 @@ def test_where_no_bar_can_be_shown_a_line_a_minute_tells_how_far_it_is(monkeypat
             now[0] = second
             bars.tick("texts", done, 4385)
     assert said == ["texts: 1,200 of 4,385", "texts: 2,000 of 4,385"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(DataError, 2), (FullError, 1), (PayloadError, 1)])
+def test_a_full_disk_is_a_failure_and_no_misuse(error, status, capsys):
+    with pytest.raises(typer.Exit) as ended, console.settled():
+        raise error("what went wrong")
+    assert ended.value.exit_code == status
+    assert "error: what went wrong" in capsys.readouterr().err

@@ -49,6 +49,15 @@ def test_certificates_must_be_there(tmp_path):
         run(tmp_path / "run", certificates=missing)
 
 
+@pytest.mark.parametrize("damaged", ["ca.crt", "server.crt", "server.key"])
+def test_certificates_that_tls_cannot_use_are_refused_at_once(tmp_path, damaged):
+    make_certificates(tmp_path / "certs", [])
+    (tmp_path / "certs" / damaged).write_text("-----BEGIN nothing")
+    with pytest.raises(ConfigError, match=f"{damaged}.*found something else; make them anew"):
+        run(tmp_path / "run", certificates=certificates_in(tmp_path / "certs"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_certificates_without_members_would_let_in_whoever_knocks(tmp_path):
     make_certificates(tmp_path / "certs", [])
     with pytest.raises(ConfigError, match="certs knows no members: add each domain's key to it"):

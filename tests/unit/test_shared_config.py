@@ -41,6 +41,7 @@ def test_defaults_and_sets():
             "federation.rounds x privacy.steps: expected at most 1,000,000, found 2,000,000",
         ),
         (["train.lr=nan"], "train.lr: expected at least 0"),
+        (["federation.rounds=0"], "federation.rounds: expected at least 1, found 0"),
         (["privacy.delta=1.0"], "privacy.delta"),
         (["privacy.epsilon=1.0", "federation.family=fedavg"], "family=ffa"),
         (["privacy.noise_by=nobody"], "privacy.noise_by: expected one of server, devices"),

@@ -120,7 +120,9 @@ def test_popularity_and_freshness_tilt_the_order(engine, signals):
 
 def test_reasons_come_with_the_items_that_they_are_of(engine, signals):
     who = person(engine)
-    for item in recommend(engine, who, Wish(3, reasons=2), signals).items:
+    found = recommend(engine, who, Wish(3, reasons=2), signals).items
+    assert any(item.because for item in found)
+    for item in found:
         assert len(item.because) <= 2
         assert all(reason.title in who.titles and reason.drop > 0 for reason in item.because)
 

@@ -13,10 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from support.tiny_bert import make_checkpoint
 
 import shared.model as model_module
 import shared.prefix as prefix
-from shared.errors import BaseModelError
+from shared.errors import BaseModelError, FullError
 from shared.model import Recommender
 from shared.plan import ModelPlan
 from shared.prefix import find_base, length_batches, load_bert, prefix_forward, prefix_key, prefix_states, tokenize
@@ -155,7 +156,7 @@ def test_of_two_that_ask_at_once_one_computes_and_the_other_waits(tiny_base, tmp
         second = pool.submit(prefix_states, bert, base, TEXTS, 2, 24, tmp_path).result(30)
         if fails:
             assert first.exception(30) is None or isinstance(
-                first.exception(30), BaseModelError
+                first.exception(30), FullError
             )  # none where the second was quicker to end
         else:
             assert torch.equal(first.result(30).states, second.states)
@@ -312,7 +313,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tiny_base, tmp_path, monkeypatch
     """Room is asked for first: writing into a mapped file of a full disk would end the process."""
     monkeypatch.setattr(os, "posix_fallocate", full)
     base = find_base(str(tiny_base))
-    with pytest.raises(BaseModelError, match="No space left on device; free space or pass another --cache"):
+    with pytest.raises(FullError, match="No space left on device; free space or pass another --cache"):
         prefix_states(load_bert(base), base, TEXTS, 2, 24, tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -323,3 +324,26 @@ def test_length_batches_hold_every_row_once_within_the_budget(lengths, budget):
     batches = length_batches(np.arange(len(lengths)), lengths, budget)
     assert sorted(np.concatenate(batches)) == list(range(len(lengths)))
     assert all(len(rows) * lengths[rows].max() <= budget for rows in batches)
+
+
+def test_a_base_without_its_words_is_refused(tmp_path):
+    """Of missing files a tokenizer is made that takes every word for an unknown one."""
+    folder = make_checkpoint(tmp_path / "base")
+    for path in (folder / "vocab.txt", folder / "tokenizer.json"):
+        path.unlink(missing_ok=True)
+    with pytest.raises(BaseModelError, match=r"give a folder with tokenizer\.json or vocab\.txt"):
+        tokenize(find_base(str(folder)), ["red guitar"], 8)
+    (folder / "vocab.txt").write_text("")
+    prefix._tokenizer.cache_clear()
+    with pytest.raises(BaseModelError, match=r"give a folder with tokenizer\.json or vocab\.txt"):
+        tokenize(find_base(str(folder)), ["red guitar"], 8)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, FullError), (errno.EACCES, BaseModelError)])
+def test_a_full_disk_is_told_from_a_folder_that_is_closed(tiny_base, tmp_path, monkeypatch, number, kind):
+    def refused(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(prefix, "_compute", refused)
+    with pytest.raises(kind, match="cannot write the prefix cache"):
+        prefix_states(load_bert(find_base(str(tiny_base))), find_base(str(tiny_base)), TEXTS, 2, 8, tmp_path)

@@ -18,6 +18,8 @@ def test_a_run_becomes_a_picture_also_when_a_domain_joined_late(tmp_path):
     early = {"a": {"a": 1.0, "b": 0.2}, "b": {"a": 0.2, "b": 1.0}}
     late = {one: dict.fromkeys("abc", 0.5) for one in "abc"}
     run_dir = logged(tmp_path, early, late)
+    with (run_dir / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 3, "affi')  # torn off by a kill
     for name in ("one.png", "one.svg"):
         assert plot_affinity(run_dir, tmp_path / name).stat().st_size > 5000
 

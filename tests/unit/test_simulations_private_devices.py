@@ -21,6 +21,7 @@ from shared.errors import BudgetError, ConfigError
 from shared.ledger import GaussianSteps, PlainRelease, append_event, read_events
 from shared.model import Batch, Recommender
 from shared.neighbours import Neighbours
+from shared.plan import PrivacyPlan
 from shared.prefix import find_base
 from shared.secure_sum import quorum
 from simulations import private_devices
@@ -29,6 +30,7 @@ from simulations.devices import train_devices
 from simulations.private_devices import (
     Learnt,
     Windows,
+    check_devices,
     clipped_sum,
     schedule,
     train_privately,
@@ -38,6 +40,9 @@ from simulations.private_devices import (
 from simulations.private_transitions import put, release, summed, table
 
 PROMISE = ("privacy.epsilon=8.0", "privacy.item_rank=3")
+# Devices that train in no step, and every setting of such steps as it is by itself.
+TOLD = ("privacy.epsilon=8.0", "privacy.transitions=1")
+UNTRAINED = (*TOLD, *(f"privacy.{name}={getattr(PrivacyPlan(), name)}" for name in private_devices.OF_STEPS))
 
 
 @pytest.fixture(params=["all", "outputs", "mix", "all, told"])
@@ -250,7 +255,7 @@ def test_devices_keep_the_limits_of_their_silo(members, tiny_base, monkeypatch):
         member.home.ledger.unlink()
     with monkeypatch.context() as few:  # nor is anything written for a sum of two
         few.setattr("simulations.private_devices.sampled_users", lambda corpus: np.arange(2))
-        alone = tiny_plan(tiny_base, *PROMISE, "privacy.transitions=1", "privacy.noise_by=devices")
+        alone = tiny_plan(tiny_base, *UNTRAINED, "privacy.noise_by=devices")
         with pytest.raises(ConfigError, match="takes 3 devices at least, found 2"):
             train_under_promise(model, member, alone)
     assert read_events(member.home.devices) == before
@@ -294,3 +299,11 @@ def test_what_adds_no_noise_is_refused_under_a_promise(members, tiny_base, tmp_p
         with pytest.raises(ConfigError, match=says):
             train_under_promise(model, member, tiny_plan(tiny_base, *PROMISE, setting))
         assert not member.home.devices.exists()  # nothing is paid
+
+
+@pytest.mark.parametrize("setting", ["mechanism=banded", "clip_quantile=0.5", "steps=3", "events=4", "item_rank=3"])
+def test_devices_that_only_tell_transitions_refuse_settings_of_steps(tiny_base, setting):
+    check_devices(tiny_plan(tiny_base, *UNTRAINED, "privacy.lr=0.05", "privacy.releases=mix"))  # a scenario's
+    check_devices(tiny_plan(tiny_base, "privacy.epsilon=8", f"privacy.{setting}"))
+    with pytest.raises(ConfigError, match=f"privacy.{setting} is for steps .* leave it at"):
+        check_devices(tiny_plan(tiny_base, *UNTRAINED, f"privacy.{setting}"))

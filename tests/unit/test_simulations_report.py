@@ -8,6 +8,7 @@ import pytest
 
 from shared.errors import ConfigError
 from simulations import page as html
+from simulations.__main__ import show
 from simulations.report import write_report
 from simulations.views import View
 
@@ -96,6 +97,21 @@ def test_a_report_tells_all_and_loads_nothing(run, cache):
     assert raw.count("<svg") == 2  # quality, courses; no home can serve yet
     assert html.NO_PLOTS not in text
     assert "Map of items" not in text
+
+
+def test_a_torn_line_of_rounds_and_privacy_without_bound_are_told(run, cache, capsys):
+    whole = read(run, cache)
+    with (run / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 3, "affi')
+    assert read(run, cache) == whole
+    result = json.loads((run / "result.json").read_text())
+    result["domains"]["news"]["privacy"]["epsilon"] = None
+    (run / "result.json").write_text(json.dumps(result))
+    assert "without bound" in read(run, cache)
+    show(result, run, run / "report.html")
+    shown = capsys.readouterr().out
+    assert "news: epsilon without bound at delta 1e-05" in shown
+    assert "shop<b>: epsilon 4.000 at delta 1e-05" in shown
 
 
 def test_without_matplotlib_there_are_tables_and_a_hint(run, cache, monkeypatch):

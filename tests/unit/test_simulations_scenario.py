@@ -11,6 +11,8 @@ from shared.plan import plan_from_json, read_plan
 from simulations.deal import deal, kind_of, subset
 from simulations.scenario import HERE, Scenario, kinds_found, lend_alone, read_scenario, runs, under
 
+GOOD = 'question="?"\nshops=["a"]\nmethods=["local"]'
+
 
 def test_dealing_loses_nobody_and_gives_nobody_twice(members):
     domain = members[0].domain
@@ -76,6 +78,15 @@ def test_a_small_owner_of_a_shop_that_is_not_there_is_told(members):
         list(runs(scenario, domains, seed=3))
 
 
+@pytest.mark.parametrize(("times", "small"), [(2, ()), (1, (4, 4))])
+def test_two_owners_of_one_name_are_told(members, times, small):
+    domains = [members[0].domain] * times
+    names = tuple(domain.name for domain in domains)
+    scenario = Scenario("?", names, ("local",), small_shop=names[0] if small else "", small_users=small)
+    with pytest.raises(ConfigError, match=f"found two named '{names[0]}.*name each shop once"):
+        list(runs(scenario, domains, seed=3))
+
+
 def test_what_a_domain_reaches_alone_is_lent_to_the_next_run_of_the_same_seed(tmp_path):
     made = tmp_path / "affinity" / "seed-7" / "homes" / "shop" / "alone"
     made.mkdir(parents=True)
@@ -104,6 +115,13 @@ def test_scenarios_that_cannot_be_used(tmp_path):
         ("question=1\nshops=[]\nmethods=[]", "quest"),
         ('question="?"\nshops=["a"]\nmethods=["local", "lokal"]', "methods: expected some of .*, found 'lokal'"),
         ('question="?"\nshops=["a"]\nmethods=["local"]\nfamilies=[]', "one of shops, methods and families at least"),
+        (f"{GOOD}\nowners=0", "owners: expected 1 or more, found 0"),
+        (f"{GOOD}\nusers=-3", "users: expected 3 or more, or 0 for all there are, found -3"),
+        ('question="?"\nshops=["a", "a"]\nmethods=["local"]', "shops: expected each shop once"),
+        (f'{GOOD}\nsmall_shop="a"\nsmall_users=[4, 4]', "small_users: expected different numbers from 3"),
+        (f'{GOOD}\nsmall_shop="a"\nsmall_users=[0]', "small_users: expected different numbers from 3"),
+        (f"{GOOD}\nsmall_users=[4]", r"small_shop and small_users together, found '' and \(4,\)"),
+        (f'{GOOD}\nsmall_shop="a"', r"small_shop and small_users together, found 'a' and \(\)"),
     ):
         (tmp_path / "a.toml").write_text(text)
         with pytest.raises(ConfigError, match=says):
@@ -119,7 +137,9 @@ def test_kinds_found_by_hand(tmp_path):
         "b-1": {"a-1": 0.1, "a-2": 0.5, "b-1": 1},
     }
     told = {"a-1": 1, "a-2": 1, "b-1": 1}
-    (tmp_path / "seed-7" / "rounds.jsonl").write_text(json.dumps({"affinity": affinity, "kinds": told}) + "\n")
+    (tmp_path / "seed-7" / "rounds.jsonl").write_text(
+        json.dumps({"affinity": affinity, "kinds": told}) + "\n" + '{"affi'
+    )
     (tmp_path / "seed-9").mkdir()  # nobody asked for it
     (tmp_path / "seed-9" / "rounds.jsonl").write_text("not read")
     found = kinds_found(tmp_path, ("a", "b"), [7])
@@ -130,7 +150,7 @@ def test_settings_of_the_command_line_count_more_than_a_files(tmp_path, monkeypa
     asked = []
     monkeypatch.setattr("simulations.scenario.play", lambda scenario, root, plan, *_: asked.append(plan) or {})
     lines = ('question="?"', 'shops=["a"]', 'methods=["local"]', "rounds=4")
-    settings = 'settings=["train.epochs=5", "train.lr=0.5", "federation.seed=3"]'
+    settings = 'settings=["train.epochs=5", "train.lr=0.5"]'
     (tmp_path / "a.toml").write_text("\n".join([*lines, settings]))
     (tmp_path / "mine.toml").write_text("[train]\nepochs = 3\n")
     words = ("scenario", tmp_path / "a.toml", "--root", tmp_path, "--settings", tmp_path / "mine.toml")
@@ -145,6 +165,13 @@ def test_a_rule_beside_the_families_is_refused():
         "simulations", "scenario", "different-shops", "--root", "x", "--set", "federation.family=ffa"
     )
     assert "a scenario's rules of aggregation are its families; pass --families" in line
+
+
+@pytest.mark.parametrize("words", [("scenario", "different-shops", "--root", "x"), ("evaluate", "x")])
+def test_a_seed_beside_the_seeds_is_refused(words):
+    line = commands.misuse("simulations", *words, "--set", "federation.seed=99")
+    assert "federation.seed=99" in line
+    assert "pass --seeds 99" in line
 
 
 def test_a_shop_whose_domain_has_another_name_is_told_before_anything_is_trained(tiny_world, tmp_path):
