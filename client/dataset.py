@@ -50,6 +50,13 @@ class Unwanted(NamedTuple):
 NONE_UNWANTED = Unwanted(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
+class Beside(NamedTuple):
+    """The owner's files beside the interactions that name users and are there; of each kind the first is read."""
+
+    friends: tuple[Path, ...]
+    attributes: tuple[Path, ...]
+
+
 @dataclass(frozen=True)
 class Domain:
     """A data owner's folder, read."""
@@ -63,6 +70,16 @@ class Domain:
     friends: Friends = NOBODY
     unwanted: Unwanted = NONE_UNWANTED
 
+    @property
+    def events(self) -> Path:
+        """The file of interactions."""
+        return self.folder / self.reports[1].file
+
+    @property
+    def beside(self) -> Beside:
+        """The files that name users besides."""
+        return beside(self.folder / self.reports[0].file, self.events)
+
     def describe(self) -> str:
         """Summary for people, several lines: how much there is, and what was wrong, by kind."""
         seen = len(np.unique(self.interactions.items))
@@ -73,6 +90,15 @@ class Domain:
         return "\n".join([head, *(f"  {line}" for report in self.reports for line in report.lines())])
 
 
+def beside(items: Path, events: Path) -> Beside:
+    """Of a domain with these two files: what is not named here is neither read, nor exported, nor forgotten."""
+    friends = [items.with_suffix(".net"), events.with_suffix(".net")]
+    attributes = [events.with_suffix(".user"), items.with_suffix(".user")]
+    if events.suffix != ".inter":
+        attributes = [events.with_name("users.csv"), events.with_name("users.parquet"), *attributes]
+    return Beside(*(tuple(path for path in dict.fromkeys(paths) if path.is_file()) for paths in (friends, attributes)))
+
+
 def read_domain(folder: Path, name: str | None = None, template: str | None = None) -> Domain:
     """Catalogue and interactions of a folder. Raises DataError when a file cannot be used; changes nothing on disk."""
     catalog, catalog_report = read_catalog(folder, name, template)
@@ -80,7 +106,8 @@ def read_domain(folder: Path, name: str | None = None, template: str | None = No
     path = find_table(folder, "inter", "interactions", stem)
     interactions, report = read_interactions(path, catalog)
     knowledge, graph_reports = read_knowledge(folder, stem, catalog)
-    friends, net_reports = read_friends(folder, stem, interactions.user_ids)
+    net = beside(folder / catalog_report.file, path).friends
+    friends, net_reports = read_friends(net[0], interactions.user_ids) if net else (NOBODY, ())
     reports = (catalog_report, report, *graph_reports, *net_reports)
     return Domain(catalog.domain, folder, catalog, interactions, reports, knowledge, friends)
 

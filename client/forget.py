@@ -47,12 +47,7 @@ class Forgotten:
 
 def files_of(domain: Domain) -> list[Path]:
     """The owner's files that name users: interactions, attributes, friends."""
-    events = domain.folder / domain.reports[1].file
-    if events.suffix == ".inter":
-        beside = [events.with_suffix(".user"), events.with_suffix(".net")]
-    else:
-        beside = [domain.folder / "users.csv", domain.folder / "users.parquet"]
-    return [events, *(path for path in beside if path.is_file())]
+    return [domain.events, *domain.beside.attributes, *domain.beside.friends]
 
 
 def export_user(home: Home, user: str, data: Path | None = None) -> dict[str, Any]:

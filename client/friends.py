@@ -32,11 +32,8 @@ class Friends:
 NOBODY = Friends(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
-def read_friends(folder: Path, stem: str, user_ids: tuple[str, ...]) -> tuple[Friends, tuple[Report, ...]]:
-    """Of the file beside ``stem``.inter; nobody where there is none. Raises DataError for one that cannot be used."""
-    path = folder / f"{stem}.net"
-    if not path.is_file():
-        return NOBODY, ()
+def read_friends(path: Path, user_ids: tuple[str, ...]) -> tuple[Friends, tuple[Report, ...]]:
+    """Of one file (``client.dataset.beside`` says which). Raises DataError for one that cannot be used."""
     table = read_table(path, ("source_id", "target_id"))
     columns = ("source_id", "target_id")
     missing = table.missing("source_id") | table.missing("target_id")

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -94,18 +94,19 @@ class ShownLog:
             number, head = record.number, record.hash
             lines.append(record.line())
         raw = b"".join(lines)
-        with end.file.open("r+b") as file:
-            file.seek(end.size)
-            try:
+        try:
+            with end.file.open("r+b") as file:
+                file.seek(end.size)
                 file.write(raw)
                 file.flush()
                 os.fsync(file.fileno())
-            except OSError:
-                file.truncate(end.size)
-                raise
+        except OSError:
+            os.truncate(end.file, end.size)  # the file is closed: nothing of them waits to be written
+            raise
         self._end = _End(end.file, end.size + len(raw), number, head)
         if self._end.size > self.segment_bytes:
-            self._begin_segment()
+            with suppress(OSError):  # these are in the chain; the next ones try again
+                self._begin_segment()
 
     def records(self) -> Iterator[Record]:
         """Oldest first. Raises DataError at the first line that is none."""

@@ -3,7 +3,6 @@
 import numpy as np
 
 from client.dataset import Domain
-from client.forget import files_of
 from shared.tables import read_table
 
 MOST_GROUPS = 12  # values of a column that still make groups
@@ -15,10 +14,10 @@ def read_groups(domain: Domain) -> dict[str, dict[str, str]]:
 
     Empty where there is no such file. Raises DataError for one that cannot be used.
     """
-    path = next((path for path in files_of(domain)[1:] if path.suffix != ".net"), None)
-    if path is None:
+    paths = domain.beside.attributes
+    if not paths:
         return {}
-    table = read_table(path, ("user_id",))
+    table = read_table(paths[0], ("user_id",))
     users, found = table.texts("user_id"), {}
     for column, kind in table.types.items():
         if column == "user_id":

@@ -3,6 +3,7 @@
 The only room that knows polars: everybody else gets numpy arrays and Python lists.
 """
 
+import codecs
 import csv
 import io
 import os
@@ -160,13 +161,17 @@ def drop_rows(path: Path, columns: Sequence[str], value: str) -> int:
     if path.suffix == ".parquet":
         table = read_table(path, ())
         here = [column for column in columns if column in table.types]
+        if not here:
+            return 0
         gone = pl.any_horizontal(pl.col(column).cast(pl.String).str.strip_chars() == value for column in here)
         frame = pl.read_parquet(path)
-        kept = frame.filter(~gone.fill_null(False)) if here else frame
+        kept = frame.filter(~gone.fill_null(False))
         kept.write_parquet(aside)
         dropped = frame.height - kept.height
     else:
-        raw = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
+        whole = path.read_bytes()
+        mark = codecs.BOM_UTF8 if whole.startswith(codecs.BOM_UTF8) else b""
+        raw = whole[len(mark) :].decode(errors="surrogateescape")
         atomic = path.suffix != ".csv"
         quoted = not atomic and '"' in raw
         rows = _rows_of(raw, "\t" if atomic else ",", quoted)
@@ -177,7 +182,7 @@ def drop_rows(path: Path, columns: Sequence[str], value: str) -> int:
             mine = any(place < len(cells) and cells[place].strip() == value for place in places)
             dropped += mine
             kept_rows += [] if mine else [line]
-        aside.write_bytes("".join(kept_rows).encode("utf-8", errors="surrogateescape"))
+        aside.write_bytes(mark + "".join(kept_rows).encode(errors="surrogateescape"))
     if not dropped:
         aside.unlink()
         return 0
@@ -219,7 +224,7 @@ def _check_columns(path: Path, columns: list[str], required: Sequence[str]) -> N
 
 
 def _read_parquet(path: Path, required: Sequence[str]) -> Table:
-    """Every plain column cast to text, dates to unix seconds; nested and binary columns are left out."""
+    """Every plain column cast to text, dates to unix seconds; nested, binary and duration columns stay out."""
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError):
@@ -229,7 +234,7 @@ def _read_parquet(path: Path, required: Sequence[str]) -> Table:
     for column in frame.get_columns():
         if isinstance(column.dtype, pl.Datetime | pl.Date):
             column = column.cast(pl.Datetime("us")).dt.epoch("us") / 1e6
-        if not (column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object)):
+        if not (column.dtype.is_nested() or column.dtype in (pl.Binary, pl.Object, pl.Duration)):
             types[column.name] = "number" if column.dtype.is_numeric() else "text"
             kept.append(column.cast(pl.String))
     _check_columns(path, list(types), required)

@@ -13,7 +13,8 @@ from support.tiny_home import make_home
 
 import client.forget as forgetting
 import client.rounds as rounds
-from client.forget import export_user, forget
+from client.dataset import read_domain
+from client.forget import export_user, files_of, forget
 from client.forgotten import read_at_home
 from client.http_api import application
 from client.journal import HARMFUL, HIDE, Event, Feedback, Journal
@@ -23,6 +24,7 @@ from client.rounds import open_member
 from client.service import HomeService, Who
 from client.shown import ShownLog
 from client.store import Home, load
+from client.user_table import read_groups
 from shared.errors import ConfigError, DataError, PayloadError, UnknownError
 from shared.ledger import TokenRelease, append_event, append_line, read_events
 from shared.payload import Task
@@ -197,6 +199,45 @@ def test_who_stands_in_the_files_beside_alone_is_exported_and_forgotten(place):
     assert "somebody" not in path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("items", "events", "beside"),
+    [
+        ("items.csv", "interactions.csv", ["users.csv", "items.net"]),
+        ("items.csv", "interactions.csv", ["users.csv", "users.parquet", "interactions.net"]),
+        ("shop.item", "shop.inter", ["shop.user", "shop.net"]),
+        ("shop.item", "events.inter", ["shop.user", "shop.net"]),
+        ("shop.item", "events.inter", ["events.user", "shop.user", "shop.net", "events.net"]),
+        ("shop.item", "interactions.csv", ["shop.user", "shop.net"]),
+    ],
+)
+def test_every_file_that_is_read_of_users_is_one_that_a_forgetting_writes_anew(tmp_path, items, events, beside):
+    def write(name, *rows):
+        between = "," if name.endswith(".csv") else "\t"
+        (tmp_path / name).write_text("".join(between.join(row) + "\n" for row in rows))
+
+    write(items, ("item_id", "title"), ("i1", "A"))
+    write(events, ("user_id", "item_id"), ("u1", "i1"), ("u2", "i1"))
+    for name in beside:
+        if name.endswith(".net"):
+            write(name, ("source_id", "target_id"), ("u1", "u2"))
+        else:
+            write(name, ("user_id", "gender"), ("u1", "f"), ("u2", "m"))
+    domain = read_domain(tmp_path)
+    assert [path.name for path in files_of(domain)] == [events, *beside]
+    assert domain.friends.of(0).tolist() == [1]
+    assert read_groups(domain) == {"gender": {"u1": "f", "u2": "m"}}
+
+
+def test_friends_leave_a_file_that_is_named_as_the_items(place):
+    user, folder = filled(place), load(place).data
+    (folder / "video.inter").rename(folder / "events.inter")
+    (folder / "video.net").write_text(f"source_id:token\ttarget_id:token\n{user}\tsomebody\nsomebody\t{user}\n")
+    found = [one["file"] for one in export_user(place, user)["files"]]
+    assert found == ["video.user", "video.net", "video.net"]
+    forget(place, user, data_too=True)
+    assert not any(user in words(path.read_bytes()) for path in folder.iterdir())
+
+
 def test_a_process_that_trains_reads_its_data_anew_after_each_forgetting(place):
     user = filled(place)
     marks = set()
@@ -354,6 +395,7 @@ def test_a_serving_process_takes_over_what_a_command_forgot(place, cache):
         ("x.inter", "a:token\tuser_id:token\r\n1\tu\r\n2\t u \r\n3\tuu\r\n", "a:token\tuser_id:token\r\n3\tuu\r\n"),
         ("x.csv", 'user_id,t\nu,"a\nb"\n"u",c\nv,"d\n""e"\n', 'user_id,t\nv,"d\n""e"\n'),
         ("x.csv", "user_id,t\nu,1\nv,\udcff2", "user_id,t\nv,\udcff2"),
+        ("x.csv", '\ufeff"user_id",t\nu,1\nv,2\n', '\ufeff"user_id",t\nv,2\n'),
         ("x.net", "source_id:token\ttarget_id:token\nv\tw\nw\tu\nu\tv\n", "source_id:token\ttarget_id:token\nv\tw\n"),
     ],
 )
@@ -372,5 +414,7 @@ def test_rows_leave_a_parquet_file(tmp_path):
 
     path = tmp_path / "interactions.parquet"
     pl.DataFrame({"user_id": ["u", "v", None], "n": [1, 2, 3]}).write_parquet(path)
+    assert drop_rows(path, ("source_id", "target_id"), "u") == 0
+    assert list(tmp_path.iterdir()) == [path]
     assert drop_rows(path, ("user_id",), "u") == 1
     assert pl.read_parquet(path)["n"].to_list() == [2, 3]

@@ -9,7 +9,7 @@ USERS = ("u0", "u1", "u2", "u3", "u4")
 
 def write(folder, rows):
     (folder / "shop.net").write_bytes(b"source_id:token\ttarget_id:token\n" + rows)
-    return read_friends(folder, "shop", USERS)
+    return read_friends(folder / "shop.net", USERS)
 
 
 def test_friends_are_read_and_bad_rows_counted(tmp_path):
@@ -27,7 +27,9 @@ def test_friends_are_read_and_bad_rows_counted(tmp_path):
 
 
 def test_no_file_is_no_friends(tmp_path):
-    assert read_friends(tmp_path, "shop", USERS) == (NOBODY, ())
+    (tmp_path / "shop.item").write_text("item_id:token\ttitle:token_seq\ni1\tA\n")
+    (tmp_path / "shop.inter").write_text("user_id:token\titem_id:token\nu1\ti1\n")
+    assert read_domain(tmp_path).friends is NOBODY
     assert friends_met(NOBODY, np.arange(3), 0) is None
 
 

@@ -1,6 +1,7 @@
 """The log of what was shown: a chain that any change breaks, of bounded size, that forgets and does not wait."""
 
 import json
+import resource
 import threading
 
 import pytest
@@ -178,3 +179,34 @@ def test_a_full_memory_and_a_full_disk_are_counted_and_nobody_waits(tmp_path, mo
     assert sum(record["records"] for record in records if record["kind"] == "lost") == 5  # 1 on the disk, 4 in memory
     assert len(said) == 1
     assert "No space left" in said[0]
+
+
+def test_what_the_disk_does_not_take_whole_is_not_in_the_chain(tmp_path):
+    log = filled(tmp_path)
+    (path,) = log.segments()
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 1000, limits[1]))  # two records and a part of the third
+    try:
+        with pytest.raises(OSError, match="large"):
+            log.append([body("u1", f"i{n}") for n in range(9)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    log.append([body("u1", "later")])
+    assert (log.check().records, log.check().broken) == (6, "")
+
+
+def test_records_are_not_lost_where_a_new_segment_cannot_begin(tmp_path, monkeypatch):
+    log = ShownLog(tmp_path, segment_bytes=1000)
+    log.append([body("u1", "i0")])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shown, "write_whole", full)
+        log.append([body("u1", f"i{n}") for n in range(1, 6)])
+    log.append([body("u1", "i6")])
+    log.append([body("u1", "i7")])
+    assert len(log.segments()) == 2
+    assert (log.check().records, log.check().broken) == (8, "")

@@ -66,9 +66,9 @@ def test_csv_columns_of_numbers_or_vectors_only_are_numbers(tmp_path):
     assert dict(table.types) == {"a": "text", "b": "number", "c": "number", "d": "number"}
 
 
-def test_parquet_gives_text_and_unix_seconds_and_leaves_vectors_out(tmp_path):
+def test_parquet_gives_text_and_unix_seconds_and_leaves_vectors_and_durations_out(tmp_path):
     when = pl.Series("t", [0, 86_400_000_000], dtype=pl.Int64).cast(pl.Datetime("us"))
-    frame = pl.DataFrame({"a": [7, None], "b": ["x", " y "], "v": [[1.0], [2.0]], "t": when})
+    frame = pl.DataFrame({"a": [7, None], "b": ["x", " y "], "v": [[1.0], [2.0]], "t": when, "d": when - when})
     frame.write_parquet(tmp_path / "x.parquet")
     table = read_table(tmp_path / "x.parquet", ("a",))
     assert table.texts("a") == ["7", ""]
