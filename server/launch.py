@@ -124,14 +124,12 @@ def check_usable(certificates: Certificates) -> None:
         ssl.create_default_context(cafile=str(certificates.ca))
     except ssl.SSLError:
         raise ConfigError(f"expected certificates in {certificates.ca}, found something else; {advice}") from None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pair, context = (certificates.certificate, certificates.key), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        context.load_cert_chain(
-            certificates.certificate, certificates.key, password=lambda: ""
-        )  # nobody is there to ask
+        context.load_cert_chain(*pair, password=lambda: "")  # nobody is there to ask
     except ssl.SSLError:
-        pair = f"{certificates.certificate} and {certificates.key}"
-        raise ConfigError(f"expected a certificate and its key in {pair}, found something else; {advice}") from None
+        where = " and ".join(map(str, pair))
+        raise ConfigError(f"expected a certificate and its key in {where}, found something else; {advice}") from None
 
 
 def prepare(run_dir: Path, plan: Plan, start: Start | None, resume: bool) -> None:

@@ -341,10 +341,8 @@ def _tokenizer(source: str) -> Any:
     library = _transformers()
     advice = "give a folder with tokenizer.json or vocab.txt beside the weights"
     try:
-        found, known = (
-            library.AutoTokenizer.from_pretrained(source),
-            library.AutoConfig.from_pretrained(source).vocab_size,
-        )
+        found = library.AutoTokenizer.from_pretrained(source)
+        known = library.AutoConfig.from_pretrained(source).vocab_size
     except Exception as error:  # tokenizers raise plain ones
         raise BaseModelError(f"cannot read the tokenizer of {source}: {str(error)[:160]}; {advice}") from None
     if 2 * len(found) < known:  # a checkpoint may have some rows to spare, which fill up a multiple

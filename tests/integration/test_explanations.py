@@ -54,11 +54,17 @@ def test_all_parts_of_one_explanation(service):
     assert found.told is None  # this user told nothing
     assert 1 <= len(found.nearest) <= 3
     assert {near.item_id for near in found.nearest} <= met
-    for path in found.paths:
-        assert path.steps[0].item_id in met
-        assert path.steps[-1].item_id == item
-    assert len(found.paths) <= 3
-    assert found.friends is None or 3 <= found.friends.met < found.friends.of
+    ways = {one: service.explanation(Who(user), one, 3, ("paths",)).paths for one in service.serving.engine.catalog.ids}
+    assert found.paths == ways[item]
+    assert any(ways.values())
+    for one, paths in ways.items():
+        assert len(paths) <= 3
+        for path in paths:
+            assert path.steps[0].item_id in met
+            assert path.steps[-1].item_id == one
+    told = [service.explanation(Who(user), one, 3, ("friends",)).friends for one in service.serving.engine.catalog.ids]
+    assert any(told)  # of some item enough friends tell, of none all
+    assert all(one is None or 3 <= one.met < one.of for one in told)
     for rule in found.rules:
         assert rule.confidence >= rule.base
 
