@@ -29,7 +29,6 @@ from shared.errors import ConfigError, DataError, PayloadError, UnknownError
 from shared.ledger import TokenRelease, append_event, append_line, read_events
 from shared.payload import Task
 from shared.policy import Wish
-from shared.tables import drop_rows
 from shared.takeover import mark_of
 
 LATER = "somebody-new"
@@ -387,34 +386,3 @@ def test_a_serving_process_takes_over_what_a_command_forgot(place, cache):
     bodies = [record.body for record in ShownLog(place.shown).records()]
     assert not any(body and body.get("user") == pseudonym(place, user, SHOWN) for body in bodies)
     assert ShownLog(place.shown).check().broken == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "left"),
-    [
-        ("x.inter", "a:token\tuser_id:token\r\n1\tu\r\n2\t u \r\n3\tuu\r\n", "a:token\tuser_id:token\r\n3\tuu\r\n"),
-        ("x.csv", 'user_id,t\nu,"a\nb"\n"u",c\nv,"d\n""e"\n', 'user_id,t\nv,"d\n""e"\n'),
-        ("x.csv", "user_id,t\nu,1\nv,\udcff2", "user_id,t\nv,\udcff2"),
-        ("x.csv", '\ufeff"user_id",t\nu,1\nv,2\n', '\ufeff"user_id",t\nv,2\n'),
-        ("x.net", "source_id:token\ttarget_id:token\nv\tw\nw\tu\nu\tv\n", "source_id:token\ttarget_id:token\nv\tw\n"),
-    ],
-)
-def test_rows_leave_a_file_and_nothing_else_changes(tmp_path, name, text, left):
-    path = tmp_path / name
-    path.write_bytes(text.encode(errors="surrogateescape"))
-    assert drop_rows(path, ("user_id", "source_id", "target_id"), "nobody") == 0
-    assert path.read_bytes() == text.encode(errors="surrogateescape")
-    assert drop_rows(path, ("user_id", "source_id", "target_id"), "u") > 0
-    assert path.read_bytes() == left.encode(errors="surrogateescape")
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_rows_leave_a_parquet_file(tmp_path):
-    import polars as pl
-
-    path = tmp_path / "interactions.parquet"
-    pl.DataFrame({"user_id": ["u", "v", None], "n": [1, 2, 3]}).write_parquet(path)
-    assert drop_rows(path, ("source_id", "target_id"), "u") == 0
-    assert list(tmp_path.iterdir()) == [path]
-    assert drop_rows(path, ("user_id",), "u") == 1
-    assert pl.read_parquet(path)["n"].to_list() == [2, 3]

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from shared.errors import DataError
-from shared.tables import Problem, Report, find_table, first_of_each, problem, read_table
+from shared.tables import Problem, Report, drop_rows, find_table, first_of_each, problem, read_table
 
 
 def write(path, data):
@@ -155,3 +155,32 @@ def test_report_speaks_to_people_and_to_json():
         "count": 7,
         "lines": [2, 3, 4, 5, 6],
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "left"),
+    [
+        ("x.inter", "a:token\tuser_id:token\r\n1\tu\r\n2\t u \r\n3\tuu\r\n", "a:token\tuser_id:token\r\n3\tuu\r\n"),
+        ("x.csv", 'user_id,t\nu,"a\nb"\n"u",c\nv,"d\n""e"\n', 'user_id,t\nv,"d\n""e"\n'),
+        ("x.csv", "user_id,t\nu,1\nv,\udcff2", "user_id,t\nv,\udcff2"),
+        ("x.csv", '\ufeff"user_id",t\nu,1\nv,2\n', '\ufeff"user_id",t\nv,2\n'),
+        ("x.net", "source_id:token\ttarget_id:token\nv\tw\nw\tu\nu\tv\n", "source_id:token\ttarget_id:token\nv\tw\n"),
+    ],
+)
+def test_rows_leave_a_file_and_nothing_else_changes(tmp_path, name, text, left):
+    path = tmp_path / name
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    assert drop_rows(path, ("user_id", "source_id", "target_id"), "nobody") == 0
+    assert path.read_bytes() == text.encode(errors="surrogateescape")
+    assert drop_rows(path, ("user_id", "source_id", "target_id"), "u") > 0
+    assert path.read_bytes() == left.encode(errors="surrogateescape")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rows_leave_a_parquet_file(tmp_path):
+    path = tmp_path / "interactions.parquet"
+    pl.DataFrame({"user_id": ["u", "v", None], "n": [1, 2, 3]}).write_parquet(path)
+    assert drop_rows(path, ("source_id", "target_id"), "u") == 0
+    assert list(tmp_path.iterdir()) == [path]
+    assert drop_rows(path, ("user_id",), "u") == 1
+    assert pl.read_parquet(path)["n"].to_list() == [2, 3]
