@@ -6,6 +6,7 @@ WORKERS := -n 3 --dist loadfile --no-loadscope-reorder
 # Begun first, one on each worker: each of their tests takes minutes.
 LONGEST := $(addprefix tests/e2e/test_,deployment.py parity.py parity_private.py deployment_failures.py)
 INSTALLED := .venv/.installed
+PIP := $(BIN)/python -m pip install --no-compile --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: run test check proto bench bench-quality bench-serving clean
 
@@ -39,12 +40,14 @@ bench-serving: $(INSTALLED)
 bench-quality: $(INSTALLED)
 	$(BIN)/python benchmarks/quality.py
 
-# torch comes first and pinned: an open range would take a build for GPUs, gigabytes of it.
+# torch comes first and pinned: an open range would take a build for GPUs, gigabytes of it. Modules are compiled on all
+# cores, where pip would take one; a few are of later Pythons and stay as they are.
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	touch $@
 
 clean:

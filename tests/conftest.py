@@ -1,5 +1,6 @@
 """A tiny base, a tiny world and members on it, made once per test run."""
 
+import gc
 import os
 
 os.environ.update({"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false"})
@@ -17,6 +18,12 @@ from shared.prefix import find_base
 from simulations.world import write_world
 
 torch.set_num_threads(1)  # the tests' tensors are tiny: threads only get in each other's way
+
+
+def pytest_collection_finish(session):
+    """What the libraries made stays for good: else each collection after a training would walk through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
