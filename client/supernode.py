@@ -8,12 +8,15 @@ It looks for answers to send only after a message came, and sends what it finds 
 while it was read leaves an answer too many, and each later one would wait for the message after it: here answers that
 lie ready are also sent when no message came.
 
+Its SuperExec is ``client.superexec``.
+
 The server also hands out the app that answers its messages, and Flower runs whatever comes. It is run here only where
 it is the relay of this very version, file by file; else this process ends.
 """
 
 import io
 import os
+import subprocess
 import sys
 import threading
 import tomllib
@@ -22,6 +25,7 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 LOST = 1
@@ -39,9 +43,15 @@ def main() -> None:
     inside = import_module("flwr.supernode.start_client_internal")
     inside.get_fused_config_from_fab = _checked(inside.get_fused_config_from_fab)  # type: ignore[attr-defined]
     inside._pull_and_store_message = pulling(inside._pull_and_store_message)  # type: ignore[attr-defined]
+    inside.subprocess = SimpleNamespace(Popen=start_superexec)  # type: ignore[attr-defined]
     (tool,) = entry_points(group="console_scripts", name="flower-supernode")
     tool.load()()  # a signal leaves it by SystemExit
     _leave()
+
+
+def start_superexec(command: list[str]) -> None:
+    """In place of ``subprocess.Popen``, which Flower's SuperNode calls for nothing else."""
+    subprocess.Popen([sys.executable, "-m", "client.superexec", *command[1:]])  # noqa: S603 - no shell
 
 
 def foreign(app: bytes) -> str | None:

@@ -27,36 +27,37 @@ def federation(tmp_path):
         yield made
 
 
-def in_process(rounds: int) -> ServerState:
+def in_process(rounds: int, names: tuple[str, ...]) -> ServerState:
     plan = fake_plan(rounds)
     state = ServerState(1, plan, *fake_start(plan))
-    members = {name: FakeMember(name) for name in NAMES}
+    members = {name: FakeMember(name) for name in names}
     for _ in range(rounds):
         state = step(state, carry_for(members), weighted_mean(4096))
     return state
 
 
 def test_killed_and_resumed_run_equals_the_loop_in_process(federation):
-    clients = [federation.client(name) for name in NAMES]
-    server = federation.server("server", "run", 2, 3, 200)
-    federation.wait_said("server", "round 1/2: 3 domains (book, music, video)")
+    two = NAMES[1:]
+    clients = [federation.client(name) for name in two]
+    server = federation.server("server", "run", 2, 2, 200)
+    federation.wait_said("server", "round 1/2: 2 domains (music, video)")
     server.kill()
     server.wait(10)
 
-    resumed = federation.server("resumed", "run", 2, 3, 200, "--resume")
+    resumed = federation.server("resumed", "run", 2, 2, 200, "--resume")
     # Flower takes up to 60 s to see that the killed server's run is dead, and more on a busy machine.
     assert federation.ended("resumed", resumed, 400) == 0, federation.said("resumed")
-    assert "round 2/2: 3 domains (book, music, video)" in federation.said("resumed")
-    assert [client.wait(90) for client in clients] == [0, 0, 0]
+    assert "round 2/2: 2 domains (music, video)" in federation.said("resumed")
+    assert [client.wait(90) for client in clients] == [0, 0]
 
-    expected = in_process(2)
+    expected = in_process(2, two)
     state = registry.load_state(federation.folder / "run")
     assert state.round == expected.round
     assert [report["round"] for report in registry.read_rounds(federation.folder / "run")] == [1, 2]
     assert state.report["update_norms"] == expected.report["update_norms"]
     for key, value in expected.adapter.items():
         np.testing.assert_array_equal(state.adapter[key], value)
-        for name in NAMES:
+        for name in two:
             with np.load(federation.folder / name / "kept.npz") as kept:
                 np.testing.assert_array_equal(kept[key], value)
 
@@ -75,7 +76,7 @@ def test_a_secure_sum_is_the_plain_one_and_no_single_update_reaches_the_server(f
         assert "round 1/1: 3 domains (book, music, video)" in federation.said("server")
         assert [client.wait(90) for client in clients] == [0, 0, 0]
 
-    expected = in_process(1)
+    expected = in_process(1, NAMES)
     run = federation.folder / "run"
     state = registry.load_state(run)
     for key, value in expected.adapter.items():

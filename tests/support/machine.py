@@ -1,4 +1,4 @@
-"""The commands as a user starts them, on three real domains: a simulation, or a server and a client each."""
+"""The commands as a user starts them, on real domains: a simulation, or a server and a client each."""
 
 import json
 import os
@@ -33,8 +33,8 @@ def settings(folder, base):
 class Machine:
     """Starts our commands with one thread each, in a folder of their own."""
 
-    def __init__(self, folder, world, cache):
-        self.folder, self.world, self.cache = folder, world, cache
+    def __init__(self, folder, world, cache, domains=DOMAINS):
+        self.folder, self.world, self.cache, self.domains = folder, world, cache, domains
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
     def start(self, *words):
@@ -44,7 +44,7 @@ class Machine:
         )
 
     def simulate(self, out, carrier, *options):
-        folders = [self.world[name] for name in DOMAINS]
+        folders = [self.world[name] for name in self.domains]
         where = ("--out", out, "--cache", self.cache, "--carrier", carrier, "--only", "federated", "--json")
         process = self.start("simulations", "--data", *folders, *where, *options)
         printed, said = process.communicate(timeout=400)
@@ -54,14 +54,14 @@ class Machine:
     def deploy(self, run, server_options, *client_options):
         """A server and a process per domain; returns exit codes, what was said, and the last state."""
         port = free_port()
-        where = ("--run-dir", run, "--port", port, "--clients", len(DOMAINS), "--wait", 120)
+        where = ("--run-dir", run, "--port", port, "--clients", len(self.domains), "--wait", 120)
         server = self.start("server", *where, *server_options)
         clients = [
             self.start(
                 *("client", "--domain", name, "--data", self.world[name], "--superlink", f"127.0.0.1:{port}"),
                 *("--cache", self.cache, "--once", *client_options),
             )
-            for name in DOMAINS
+            for name in self.domains
         ]
         said = [server.communicate(timeout=400)[1]]
         if server.returncode:  # members wait for the next run

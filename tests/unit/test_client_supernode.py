@@ -86,7 +86,8 @@ def test_flower_asks_before_it_runs_anything(app, monkeypatch, capsys):
 
 def test_its_hooks_are_in_before_flower_begins(monkeypatch):
     inside = import_module("flwr.supernode.start_client_internal")
-    before = {name: getattr(inside, name) for name in ("get_fused_config_from_fab", "_pull_and_store_message")}
+    watched = ("get_fused_config_from_fab", "_pull_and_store_message", "subprocess")
+    before = {name: getattr(inside, name) for name in watched}
     for name, value in before.items():
         monkeypatch.setattr(inside, name, value)  # put back afterwards
     monkeypatch.setattr(supernode.threading, "excepthook", supernode.threading.excepthook)
@@ -99,7 +100,7 @@ def test_its_hooks_are_in_before_flower_begins(monkeypatch):
     tool = SimpleNamespace(load=lambda: begin)
     monkeypatch.setattr(supernode, "entry_points", lambda **asked: [tool])
     supernode.main()
-    assert found == [True, True]
+    assert found == [True, True, True]
 
 
 def test_an_answer_left_behind_by_a_run_that_ended_does_not_hold_up_the_next():
