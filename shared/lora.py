@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from shared.errors import PayloadError
-from shared.payload import Tensors, check_like, dense
+from shared.payload import Tensors, dense
 from shared.plan import ModelPlan
 from shared.prefix import Bert, attention_mask
 from shared.seeding import torch_stream
@@ -120,14 +119,3 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset | tuple):
         return sorted(value)
     return value.value if hasattr(value, "value") else value
-
-
-def load_adapter(folder: Path, like: Tensors) -> Tensors:
-    """Read what save_adapter wrote. Raises PayloadError when it does not fit ``like``."""
-    path = folder / "adapter_model.safetensors"
-    try:
-        tensors: Tensors = load_file(path)
-    except Exception as error:  # safetensors raises its own kind beside OSError
-        raise PayloadError(f"cannot read the adapter {path}: {error}") from None
-    check_like(tensors, like, f"the adapter {path}")
-    return tensors
