@@ -32,7 +32,7 @@ DIM = 32
 HIDDEN = (16, 8)  # of FedNCF's network, which is DIM + DIM -> 16 -> 8 -> 1
 NEGATIVES = 4  # for each positive, drawn anew each round
 BATCH = 51  # positives in a local batch: with their negatives about the 256 samples of the papers' code
-ROUNDS, CHECK_EVERY, PATIENCE = 100, 5, 4  # patience in checks
+ROUNDS, CHECK_EVERY, PATIENCE = 150, 5, 4  # patience in checks; FedNCF still rises after 100
 STACKED = 65_536  # samples of one stack of clients: its vectors take 8 MB
 
 
