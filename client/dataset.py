@@ -87,7 +87,13 @@ class Domain:
             f"{self.name}: {len(self.interactions.user_ids):,} users, {len(self.catalog):,} items "
             f"({seen:,} with interactions), {len(self.interactions):,} interactions"
         )
-        return "\n".join([head, *(f"  {line}" for report in self.reports for line in report.lines())])
+        return "\n".join([head, *(f"  {line}" for report in self.reports for line in report.lines()), *self._strange()])
+
+    def _strange(self) -> list[str]:
+        """What looks like a file of users and is none that a forgetting would reach."""
+        found = sorted({*self.folder.glob("*.net"), *self.folder.glob("*.user")}.difference(*self.beside))
+        advice = f"neither read nor erased when a user is forgotten; name it as {self.reports[0].file}"
+        return [f"  {path.name}: {advice}" for path in found]
 
 
 def beside(items: Path, events: Path) -> Beside:

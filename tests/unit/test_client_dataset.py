@@ -49,6 +49,15 @@ def test_rows_come_sorted_by_user_then_time_and_ties_keep_the_file_order(folder)
     assert problems(read) == {}
 
 
+def test_a_file_of_users_that_nothing_reads_is_told(folder):
+    (folder / "friends.net").write_text("source_id:token\ttarget_id:token\nann\tbob\n")
+    read = domain(folder, HEAD + "ann\ti3\tbuy\t50\n")
+    last = read.describe().splitlines()[-1]
+    assert last == "  friends.net: neither read nor erased when a user is forgotten; name it as shop.item"
+    (folder / "friends.net").rename(folder / "shop.net")
+    assert "neither" not in read.describe()
+
+
 def test_every_bad_row_counts_once_under_its_rule(folder):
     rows = [
         b"ann\ti1\tbuy\t10",  # 2

@@ -223,6 +223,7 @@ def test_every_file_that_is_read_of_users_is_one_that_a_forgetting_writes_anew(t
             write(name, ("user_id", "gender"), ("u1", "f"), ("u2", "m"))
     domain = read_domain(tmp_path)
     assert [path.name for path in files_of(domain)] == [events, *beside]
+    assert "neither read" not in domain.describe()
     assert domain.friends.of(0).tolist() == [1]
     assert read_groups(domain) == {"gender": {"u1": "f", "u2": "m"}}
 
