@@ -33,6 +33,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/kill_ledger.py
 	$(BIN)/python benchmarks/secure_sum.py
 	$(BIN)/python benchmarks/private_step.py
+	$(BIN)/python benchmarks/app_start.py
 
 bench-serving: $(INSTALLED)
 	$(BIN)/python benchmarks/serving.py

@@ -92,8 +92,9 @@ class Domain:
     def _strange(self) -> list[str]:
         """What looks like a file of users and is none that a forgetting would reach."""
         found = sorted({*self.folder.glob("*.net"), *self.folder.glob("*.user")}.difference(*self.beside))
-        advice = f"neither read nor erased when a user is forgotten; name it as {self.reports[0].file}"
-        return [f"  {path.name}: {advice}" for path in found]
+        stem = Path(self.reports[0].file).stem
+        advice = "neither read nor erased when a user is forgotten; name it"
+        return [f"  {path.name}: {advice} {stem}{path.suffix}" for path in found]
 
 
 def beside(items: Path, events: Path) -> Beside:

@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def start(command: list[str], **others: Any) -> None:
-    """In place of ``subprocess.Popen``, for commands that nobody waits for."""
+    """In place of ``subprocess.Popen``, for commands that nobody waits for. What an app says is never hidden."""
     if command[0] == APP:
         get_context("forkserver").Process(target=run_app, args=(command,), daemon=True).start()
     else:

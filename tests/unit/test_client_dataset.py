@@ -53,7 +53,7 @@ def test_a_file_of_users_that_nothing_reads_is_told(folder):
     (folder / "friends.net").write_text("source_id:token\ttarget_id:token\nann\tbob\n")
     read = domain(folder, HEAD + "ann\ti3\tbuy\t50\n")
     last = read.describe().splitlines()[-1]
-    assert last == "  friends.net: neither read nor erased when a user is forgotten; name it as shop.item"
+    assert last == "  friends.net: neither read nor erased when a user is forgotten; name it shop.net"
     (folder / "friends.net").rename(folder / "shop.net")
     assert "neither" not in read.describe()
 
